@@ -1,0 +1,86 @@
+"""Files that appear whole or not at all, and the hashes that identify their content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+
+_OS_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --out",
+    errno.EACCES: "it may not be written; mend its permissions or choose another folder with --out",
+    errno.EPERM: "it may not be written; mend its permissions or choose another folder with --out",
+    errno.EROFS: "the file system is read-only; choose another folder with --out",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
+    errno.EEXIST: "a file of that name is in the way; choose another folder with --out",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns an operating system's refusal to write ``path`` into an :class:`InputError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = _OS_REASONS.get(error.errno)
+        if reason is None:
+            raise
+        raise InputError(f"cannot write {path}: {reason}") from error
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside ``path`` to write to; renames it over ``path`` if all went well."""
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
+        try:
+            yield aside
+            aside.chmod(0o644)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Raises :class:`InputError` where the file is missing, truncated or no JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no valid JSON ({error}); delete it, or restore it from a copy") from None
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON: the same on every machine and Python."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

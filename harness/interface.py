@@ -1,0 +1,191 @@
+"""The one model interface: what every recommender is given and what it must answer.
+
+Item ids are dense: 1..n_items are items, 0 is padding. Sequences are right-padded, oldest event
+first, so that position ``t`` means the same in every batch and a causal model needs no padding mask.
+Shapes: B sequences, L positions, A actions, m code levels, H heads, Q queries, K keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.settings import Settings
+
+__all__ = ["AttentionMaps", "Batch", "Choice", "Fidelity", "Needs", "Ranking", "Recommender", "Schema", "Task"]
+
+
+class Task(StrEnum):
+    """What is predicted. The two are never mixed in one table."""
+
+    RETRIEVAL = "retrieval"
+    """Rank the whole catalogue for the next item; the last event's own action is visible."""
+    ACTION = "action"
+    """Given the item of an event, predict its action, which is not visible to its own prediction."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model must be given. A study that can't give it is refused before any training."""
+
+    codes: bool = False
+    """Semantic IDs of every item, in ``Schema.codes``."""
+    unique_codes: bool = False
+    """No two items with the same codes (a collision level is appended where they would be)."""
+    actions: bool = False
+    """Action labels, in ``Batch.actions``."""
+    times: bool = False
+    """Event times, in ``Batch.times``."""
+    rows: Literal["positions", "prefixes"] = "positions"
+    """Training rows: a sequence with a target at every position, or a prefix with its one next item."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision that the paper leaves open: the option that stands for it, its default and the reason."""
+
+    option: str
+    reason: str
+    source: Literal["verified", "second-hand", "recalled", "assumption", "inferred"] = "assumption"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close a model is to its publication, printed wherever its name stands in a table of claims."""
+
+    paper: str
+    """Authors, title, venue or arXiv number."""
+    status: Literal["original", "reproduction", "reconstruction", "control"]
+    """Original: authors' own code. Reproduction: built from the full text or the authors' code.
+    Reconstruction: built from a published description with gaps. Control: ours, to compare with."""
+    verified: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    departures: tuple[str, ...] = ()
+    """Where we knowingly differ from the publication or its code."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The catalogue that a model is built for."""
+
+    n_items: int
+    n_users: int
+    max_length: int
+    """The longest sequence that a batch may hold, in events."""
+    actions: tuple[str, ...] = ()
+    codes: Tensor | None = None
+    """(n_items + 1, m) int64; row 0 belongs to padding and is all zero. Level k has values 0..code_sizes[k]-1."""
+    code_sizes: tuple[int, ...] = ()
+    item_counts: Tensor | None = None
+    """(n_items + 1,) int64: events of each item in the training part."""
+
+
+@dataclass
+class Batch:
+    """Right-padded sequences of events. Absent parts are None."""
+
+    items: Tensor
+    """(B, L) int64, 0 = padding."""
+    lengths: Tensor
+    """(B,) int64, at least 1."""
+    users: Tensor
+    """(B,) int64, dense user index from 0."""
+    targets: Tensor | None = None
+    """(B, L) int64: the item after each position; 0 where it is unknown or not supervised (retrieval)."""
+    valid: Tensor | None = None
+    """(V,) int64: flat indices b * L + t of the supervised positions, ascending. Given by the batch so
+    that no model derives a shape from values."""
+    times: Tensor | None = None
+    """(B, L) int64 seconds; 0 where padded."""
+    actions: Tensor | None = None
+    """(B, L, A) float32 in {0, 1}: the actions of each event; 0 where padded."""
+    replaced: Tensor | None = None
+    """(B, L) bool: events that an experiment injected (the noise study)."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        def move(value: Any) -> Any:
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def last(self) -> Tensor:
+        """(B,) flat indices b * L + t of each sequence's last event."""
+        rows = torch.arange(self.items.shape[0], device=self.items.device)
+        return rows * self.items.shape[1] + self.lengths - 1
+
+
+@dataclass
+class Ranking:
+    """The first items of a ranking, best first."""
+
+    items: Tensor
+    """(B, k) int64; 0 where the list is shorter than k."""
+    scores: Tensor
+    """(B, k) float32; -inf where the list is shorter than k."""
+    complete: bool
+    """True where the items are the best k of the whole catalogue under the model's own score. False for a
+    search that may miss items: an item outside the list then has an unknown rank."""
+    invalid: Tensor | None = None
+    """(B,) int64: hypotheses that named no item, where a decoder can produce such."""
+
+
+@dataclass
+class AttentionMaps:
+    """What each layer attended to. Capturing it changes nothing in what the model computes."""
+
+    maps: list[Tensor]
+    """Per layer (B, H, Q, K): the weights that multiply the values; they may be negative."""
+    query_event: Tensor
+    """(B, Q) int64: the event (position in ``Batch.items``) each query token belongs to, -1 for none."""
+    key_event: Tensor
+    """(B, K) int64: the same for the keys."""
+
+
+class Recommender(nn.Module, ABC):
+    """A model of the harness.
+
+    Subclasses set the class variables, take ``(config, schema)`` and answer the methods of their tasks.
+    The training step (``losses``) has no ``.item()``, no Python branch on tensor values and no shape that
+    depends on values. All randomness comes from torch's global generator, which the trainer seeds.
+    """
+
+    Config: ClassVar[type[Settings]]
+    tasks: ClassVar[frozenset[Task]]
+    needs: ClassVar[Needs] = Needs()
+    fidelity: ClassVar[Fidelity]
+    training: ClassVar[dict[str, Any]] = {}
+    """The model's own defaults for ``harness.training.TrainingConfig`` (learning rate, batch size, ...)."""
+    exact: ClassVar[bool] = True
+    """True where ``score_items`` answers. False: the model only searches, through ``rank_items``."""
+
+    def __init__(self, config: Settings, schema: Schema) -> None:
+        super().__init__()
+        self.config = config
+        self.schema = schema
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar loss terms with their weights applied; the trainer adds them up."""
+
+    def score_items(self, batch: Batch) -> Tensor:
+        """(B, n_items): the score of item i + 1 in column i, as the event after each sequence's last."""
+        raise NotImplementedError(f"{type(self).__name__} does not score the whole catalogue")
+
+    def rank_items(self, batch: Batch, k: int) -> Ranking:
+        """The best ``k`` items after each sequence's last event; equal scores by ascending item id."""
+        scores, order = self.score_items(batch).sort(dim=-1, descending=True, stable=True)
+        return Ranking(items=order[:, :k] + 1, scores=scores[:, :k], complete=True)
+
+    def predict_actions(self, batch: Batch) -> Tensor:
+        """(B, L, A) logits of each event's actions, given the events before it and its item."""
+        raise NotImplementedError(f"{type(self).__name__} does not predict actions")
+
+    def attention(self, batch: Batch) -> AttentionMaps:
+        """The attention of every layer for this batch, computed as in evaluation mode."""
+        raise NotImplementedError(f"{type(self).__name__} does not show its attention")

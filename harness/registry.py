@@ -1,0 +1,57 @@
+"""Names of models, resolved lazily: no model is imported before it is used.
+
+Outside packages add models through the entry-point group ``harness.models``::
+
+    [project.entry-points."harness.models"]
+    my-model = "my_package.my_model:MyModel"
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from importlib.metadata import entry_points
+
+from harness.errors import InputError, nearest
+
+__all__ = ["GROUP", "load_model", "model_names"]
+
+GROUP = "harness.models"
+"""Our own models are registered in pyproject.toml through the same group as anybody else's."""
+
+
+def model_names() -> dict[str, str]:
+    """Name -> ``module:Class`` of every registered model, sorted by name."""
+    return {point.name: point.value for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
+
+
+def load_model(name: str) -> type:
+    """The :class:`harness.interface.Recommender` subclass that ``name`` stands for.
+
+    A name of the form ``family:Member`` asks the family's class for a member (``recbole:GRU4Rec``): the
+    registered class has a ``member(name)`` class method that returns the class of that member.
+
+    Raises:
+        InputError: no such name, or the module it stands for can't be imported.
+    """
+    family, _, member = name.partition(":")
+    known = model_names()
+    if family not in known:
+        raise InputError(f"unknown model '{name}'; {nearest(family, known)}")
+    module_name, _, attribute = known[family].partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"model '{name}' can't be loaded from {known[family]}: {error}") from error
+
+    from harness.interface import Recommender
+
+    if hasattr(found, "member"):
+        if not re.fullmatch(r"\w+", member):
+            raise InputError(f"model '{family}' is a family: name a member, as in '{family}:{found.example}'")
+        found = found.member(member)
+    elif member:
+        raise InputError(f"model '{family}' is no family, so '{name}' means nothing; write '{family}'")
+    if not (isinstance(found, type) and issubclass(found, Recommender)):
+        raise InputError(f"model '{name}' ({known[family]}) is no subclass of harness.interface.Recommender")
+    return found

@@ -1,0 +1,49 @@
+"""Strict settings: an unknown key is an error that names its nearest neighbour."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import InputError, nearest
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of every settings class: no unknown key, no change after it was made, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
+    """``kind(**values)``, or an :class:`InputError` in one line that says which key of ``where`` is off."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected keys and values, found {values!r}")
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(kind, problem, where) for problem in error.errors())) from None
+
+
+def _explain(kind: type[BaseModel], problem: dict[str, Any], where: str) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{key}'; {nearest(location[-1], _keys(kind, location[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{where}: the key '{key}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: '{key}': {message} (found {problem['input']!r})" if key else f"{where}: {message}"
+
+
+def _keys(kind: Any, path: list[str]) -> list[str]:
+    """The keys that the settings class at ``path`` below ``kind`` knows."""
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        if part in fields:
+            kind = fields[part].annotation
+            candidates = [kind, *getattr(kind, "__args__", ())]
+            kind = next((c for c in candidates if hasattr(c, "model_fields")), kind)
+    return list(getattr(kind, "model_fields", {}))
