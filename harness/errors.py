@@ -1,4 +1,4 @@
-"""The two ways in which a run ends without its result, and the helper that words them."""
+"""The ways in which a run ends without its result, and the helper that words them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + (", ".join(known) if known else "none")
+
+
+class Interrupted(Exception):
+    """The run was asked to stop. What is finished stands; the same command goes on from there."""

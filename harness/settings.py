@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +26,23 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
         return kind.model_validate(values)
     except ValidationError as error:
         raise InputError("; ".join(_explain(kind, problem, where) for problem in error.errors())) from None
+
+
+def from_pairs(kind: type[S], pairs: Iterable[str], where: str) -> S:
+    """``kind`` from ``key=value`` texts of a command line; a dot in a key leads into nested settings."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        path, sign, text = pair.partition("=")
+        if not sign:
+            raise InputError(f"--set {pair}: write it as key=value")
+        place = values
+        *outer, last = path.strip().split(".")
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = yaml.safe_load(text)
+    return parse(kind, values, where)
 
 
 def _explain(kind: type[BaseModel], problem: dict[str, Any], where: str) -> str:

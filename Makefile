@@ -1,0 +1,34 @@
+# Everything starts from a machine with only Python 3.11: each target makes the environment it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+JOBS   ?= 2
+
+.PHONY: install ablations smoke test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,dashboard]"
+# RecBole without its dependencies, among which is an old Ray that the harness has no use for (see README).
+	$(PIP) install --quiet --constraint constraints.txt --no-deps recbole
+	touch $@
+
+ablations: install
+	$(BIN)/harness run --study ablations
+
+smoke: install
+	$(BIN)/harness run --study ablations --preset smoke
+
+test: install
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_OPTIONS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,72 @@
+"""Interleaved generative recommender: items and actions take turns in one sequence of 2N tokens.
+
+Zhai et al., "Actions Speak Louder than Words", ICML 2024 (arXiv 2402.17152), section 2.2 (ranking):
+x = (i_0, a_0, i_1, a_1, ...), and the output at the position of an item predicts its action, which stands behind
+it and is hidden by the causal mask. For the next item the output is read at the action, so that it is visible.
+
+As well tuned as the models it is compared with: one stack-and-flatten to interleave, the same fused kernel, and a
+last layer that computes only what is read (keys and values of all tokens, the rest for one token per event).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harness.interface import AttentionMaps, Batch, Choice, Fidelity
+from models.blocks.causal_union import Part
+from models.blocks.places import Places, places
+from models.blocks.ranker import Cache, Ranker, RankerConfig, Weights
+
+__all__ = ["Interleaved", "InterleavedConfig"]
+
+
+class InterleavedConfig(RankerConfig):
+    positions: Literal["token", "event"] = "token"
+    """event: an item and its action share one position."""
+    last_layer: Literal["read", "all"] = "read"
+    """read: the last layer's queries and feed-forward only for the tokens that are read; the result is the same."""
+
+
+class Interleaved(Ranker):
+    Config = InterleavedConfig
+    config: InterleavedConfig
+    tokens_per_event = 2
+    fidelity = Fidelity(
+        paper="Zhai et al., Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative "
+        "Recommendations, ICML 2024, arXiv 2402.17152",
+        status="reconstruction",
+        verified=("interleaving and where outputs are read", "the hstu layer, from the authors' research code"),
+        choices=(
+            Choice("backbone", "pre-norm, RoPE and softmax as in Feed SR (arXiv 2602.12354)", "inferred"),
+            Choice("positions", "each token counts in the published sequence", "inferred"),
+            Choice("head", "not published for this comparison"),
+        ),
+        departures=(
+            "item and action embeddings enter as they are, without an MLP each, as in the other arms",
+            "hstu: attention divided by the longest sequence, time bias from the query's own time",
+        ),
+    )
+
+    def states(self, batch: Batch, own_action: bool, record: Weights | None = None) -> Tensor:
+        x, at = self._tokens(batch)  # (B, 2L, d)
+        read = int(own_action)
+        if not own_action:
+            x, at = x[:, :-1], at.upto(x.shape[1] - 1)  # nobody attends to the last action
+        trimmed = self.config.last_layer == "read" and record is None
+        for layer in self.layers[: -1 if trimmed else None]:
+            x = self.causal(layer, x, at, record)
+        if not trimmed:
+            return self.final_norm(x[:, read::2])  # (B, L, d)
+        layer = self.layers[-1]
+        normed, reads = layer.norm(x), at.every(read, 2)
+        query, gate = layer.queries(normed[:, read::2], reads)  # (B, H, L, D)
+        key, value = layer.keys(normed, at)  # (B, H, 2L, D)
+        parts = [
+            Part(key[:, :, 0::2], value[:, :, 0::2], False),
+            Part(key[:, :, 1::2], value[:, :, 1::2], not own_action),
+        ]
+        attended = layer.attend(query, reads, parts, [at.every(0, 2), at.every(1, 2)])
+        return self.final_norm(layer.finish(x[:, read::2], attended, gate))

@@ -1,0 +1,409 @@
+"""TIGER: a T5 that reads the codes of a user's items and writes the codes of the next one.
+
+Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065), over the
+Transformer of Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+Transformer", JMLR 2020. Shapes: B sequences, L events, T events read, m code levels, S encoder tokens,
+W beams, H heads, V vocabulary, C codes of a level, D ``dim``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from harness.interface import Batch, Choice, Fidelity, Needs, Ranking, Recommender, Schema, Task
+from harness.settings import Settings
+from models.blocks.attention import maps_are_cheaper
+from models.blocks.dropout import Dropout, dropout
+from models.blocks.trie import Beams, Trie, beam_search, score_catalogue
+
+__all__ = ["SIZES", "TIGER", "TIGERConfig"]
+
+SIZES: dict[str, dict[str, Any]] = {"published": {}, "wide": {"dim": 384, "embedding_dim": 128}}
+"""Options of the two sizes that the paper's numbers allow: "input dim 128" gives 4.8M parameters, a model as
+wide as its heads (6 x 64) over embeddings of 128 gives the 13M that the paper names."""
+
+BUCKETS, MAX_DISTANCE = 32, 128  # T5's relative positions
+START = 0  # token that starts the decoder; also stands where the encoder's input is padded, as in T5
+
+
+class TIGERConfig(Settings):
+    dim: int = Field(128, ge=1)
+    """Width of the Transformer."""
+    embedding_dim: int | None = Field(None, ge=1)
+    """Width of the token embeddings, projected to ``dim``; None: ``dim``, without a projection."""
+    encoder_layers: int = Field(4, ge=1)
+    decoder_layers: int = Field(4, ge=1)
+    heads: int = Field(6, ge=1)
+    head_dim: int = Field(64, ge=1)
+    feed_forward: int = Field(1024, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    max_items: int = Field(20, ge=1)
+    """The last events that are read."""
+    user_buckets: int = Field(0, ge=0)
+    """User tokens, shared by users whose index is equal modulo this number; 0: no user token."""
+    separator: bool = False
+    """A separator token after the codes of each item."""
+    softmax: Literal["vocabulary", "level"] = "vocabulary"
+    """Over which tokens a code's probability is normalised: all, as in T5, or the codes of its level."""
+    beams: int = Field(50, ge=1)
+    """Beam width; at least the longest cutoff, and more where the history is removed from the ranking."""
+    decoding: Literal["beam", "exact"] = "beam"
+    """Beam search, or the scores of the whole catalogue (a check: it costs a decoder pass per item)."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention of T5: no biases, and scores that are not divided by the square root of the width."""
+
+    def __init__(self, config: TIGERConfig) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.dropout = config.heads, config.head_dim, config.dropout
+        inner = config.heads * config.head_dim
+        self.query = nn.Linear(config.dim, inner, bias=False)
+        self.key = nn.Linear(config.dim, inner, bias=False)
+        self.value = nn.Linear(config.dim, inner, bias=False)
+        self.out = nn.Linear(inner, config.dim, bias=False)
+        # The query's scale stands for the division by sqrt(head_dim) that T5 leaves out.
+        nn.init.normal_(self.query.weight, std=(config.dim * config.head_dim) ** -0.5)
+        nn.init.normal_(self.key.weight, std=config.dim**-0.5)
+        nn.init.normal_(self.value.weight, std=config.dim**-0.5)
+        nn.init.normal_(self.out.weight, std=inner**-0.5)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, S, H * Dh) -> (B, H, S, Dh)."""
+        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split(self.key(x)), self.split(self.value(x))  # (B, H, S, Dh)
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        """x (B, Q, D), keys and values (B, H, S, Dh), bias broadcast to (B, H, Q, S) -> (B, Q, D)."""
+        query = self.split(self.query(x))  # (B, H, Q, Dh)
+        keys, values = keys_values
+        if maps_are_cheaper(x, self.dropout, self.training):
+            bias = bias.expand(*query.shape[:3], keys.shape[2])  # (B, H, Q, S)
+            query, keys, values, bias = (part.flatten(0, 1) for part in (query, keys, values, bias))  # (B * H, ...)
+            weights = torch.baddbmm(bias, query, keys.mT).softmax(dim=-1)  # (B * H, Q, S)
+            mixed = torch.bmm(dropout(weights, self.dropout, self.training), values)  # (B * H, Q, Dh)
+            mixed = mixed.unflatten(0, (-1, self.heads))  # (B, H, Q, Dh)
+        else:
+            p = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, dropout_p=p, scale=1.0)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # (B, Q, D)
+
+    def step(self, x: Tensor, past: list[tuple[Tensor, Tensor]], bias: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One position per beam: x (B, W, D), the keys and values of the positions before it, bias (H, t + 1).
+
+        The keys and values of each position are (B, W or 1, H * Dh): a position that all beams share is kept once.
+        """
+        own = self.key(x), self.value(x)  # (B, W, H * Dh) each
+        query = self.query(x)
+        shape = (self.heads, self.head_dim)
+        scores = [(query * keys).unflatten(-1, shape).sum(dim=-1) for keys, _ in (*past, own)]  # (B, W, H) each
+        weights = (torch.stack(scores, dim=-1) + bias).softmax(dim=-1).unsqueeze(-2)  # (B, W, H, 1, t + 1)
+        mixed = [weights[..., t] * values.unflatten(-1, shape) for t, (_, values) in enumerate((*past, own))]
+        return self.out(torch.stack(mixed).sum(dim=0).flatten(2)), own
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: TIGERConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.inner = nn.Linear(config.dim, config.feed_forward, bias=False)
+        self.out = nn.Linear(config.feed_forward, config.dim, bias=False)
+        nn.init.normal_(self.inner.weight, std=config.dim**-0.5)
+        nn.init.normal_(self.out.weight, std=config.feed_forward**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(dropout(self.inner(x).relu(), self.dropout, self.training))
+
+
+class Layer(nn.Module):
+    """Pre-norm layer of the encoder, or with ``cross`` of the decoder."""
+
+    def __init__(self, config: TIGERConfig, cross: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.attention = Attention(config)
+        self.cross_norm = nn.RMSNorm(config.dim, eps=1e-6) if cross else None
+        self.cross = Attention(config) if cross else None
+        self.feed_forward_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.feed_forward = FeedForward(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, S, D), bias for the self-attention, the encoder's output (B, S', D) and mask (B, 1, 1, S')."""
+        normed = self.attention_norm(x)
+        x = x + self.dropout(self.attention(normed, self.attention.keys_values(normed), bias))
+        if self.cross is not None:
+            x = x + self.dropout(self.cross(self.cross_norm(x), self.cross.keys_values(memory), mask))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def step(
+        self,
+        x: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+        bias: Tensor,
+        memory: tuple[Tensor, Tensor],
+        mask: Tensor,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One position of the decoder for W beams: x (B, W, D), without dropout.
+
+        All beams of a user attend to the one copy of the user's encoder keys and values: beams are queries.
+        """
+        mixed, own = self.attention.step(self.attention_norm(x), past, bias)
+        x = x + mixed
+        x = x + self.cross(self.cross_norm(x), memory, mask)
+        return x + self.feed_forward(self.feed_forward_norm(x)), own
+
+
+class Stack(nn.Module):
+    """Encoder or decoder: layers that share one table of relative position biases."""
+
+    def __init__(self, config: TIGERConfig, layers: int, length: int, decoder: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config, cross=decoder) for _ in range(layers))
+        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.dropout = Dropout(config.dropout)
+        self.position = nn.Embedding(BUCKETS, config.heads)
+        nn.init.normal_(self.position.weight, std=config.dim**-0.5)
+        self.register_buffer("buckets", relative_buckets(length, two_sided=not decoder), persistent=False)
+
+    def bias(self, length: int) -> Tensor:
+        """(1, H, S, S) added to the attention scores, by the relative position of key and query."""
+        return self.position(self.buckets[:length, :length]).permute(2, 0, 1).unsqueeze(0)
+
+    def forward(self, x: Tensor, bias: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        x = self.dropout(x)
+        for layer in self.layers:
+            x = layer(x, bias, memory, mask)
+        return self.dropout(self.norm(x))
+
+
+def relative_buckets(length: int, two_sided: bool) -> Tensor:
+    """(length, length) bucket of query q and key k (Raffel et al. 2020, section 2.1, and their published code).
+
+    Half of the buckets of a side are for one distance each, the others for ranges that grow logarithmically up
+    to MAX_DISTANCE. The decoder has one side: keys after the query are masked anyway and fall into bucket 0.
+    """
+    position = torch.arange(length)
+    distance = position[None, :] - position[:, None]  # (Q, K), negative for keys before the query
+    buckets = BUCKETS // 2 if two_sided else BUCKETS
+    side = (distance > 0).long() * buckets if two_sided else torch.zeros_like(distance)
+    distance = distance.abs() if two_sided else (-distance).clamp(min=0)
+    single = buckets // 2
+    growth = torch.log(distance.clamp(min=1).float() / single) / math.log(MAX_DISTANCE / single)
+    ranged = (single + (growth * (buckets - single)).long()).clamp(max=buckets - 1)
+    return side + torch.where(distance < single, distance, ranged)
+
+
+class Decoding(NamedTuple):
+    """What the decoder keeps of a batch between two levels."""
+
+    memory: list[tuple[Tensor, Tensor]]
+    """Per layer the encoder's keys and values (B, H, S, Dh), once per user."""
+    mask: Tensor
+    """(B, 1, 1, S) 0 at the user's tokens and -inf at padding."""
+    past: list[Tensor]
+    """Per earlier level the self-attention's keys and values, layer after layer (B, W or 1, 2 * layers, H * Dh)."""
+
+
+class TIGER(Recommender):
+    Config = TIGERConfig
+    tasks = frozenset({Task.RETRIEVAL})
+    needs = Needs(codes=True, unique_codes=True, rows="prefixes")
+    exact: ClassVar[bool] = False
+    training: ClassVar[dict[str, Any]] = {"learning_rate": 5e-4, "weight_decay": 1e-4, "batch_size": 256}
+    fidelity = Fidelity(
+        paper="Rajput et al., Recommender Systems with Generative Retrieval (TIGER), NeurIPS 2023, arXiv 2305.05065",
+        status="reconstruction",
+        verified=(
+            "the Transformer is T5's: the forward pass equals another implementation with the same weights",
+            "a separate block of the vocabulary for each code level",
+            "the last 20 items; every prefix of a training sequence is a sample (public reproductions)",
+        ),
+        choices=(
+            Choice("dim", "'input dim 128' read as the model's width: 4.8M parameters", "second-hand"),
+            Choice(
+                "embedding_dim", "128 with dim 384 is the other reading: the 13M parameters of the paper", "inferred"
+            ),
+            Choice(
+                "user_buckets",
+                "2000 in the paper; a public ablation does best without",
+                "second-hand",
+            ),
+            Choice("separator", "some reproductions separate the items; the paper does not say", "second-hand"),
+            Choice("softmax", "over the whole vocabulary, as in T5"),
+            Choice("beams", "the width is not stated; wide enough to remove the history from the list"),
+        ),
+        departures=(
+            "AdamW at a constant-scale learning rate: the paper's 0.01 with inverse square root decay, taken "
+            "literally, does badly in every reproduction that tried it",
+            "beams follow the codes of items alone (a trie), so no hypothesis is invalid",
+            "of an embedding narrower than the model, the projected table is also the output layer",
+        ),
+    )
+
+    def __init__(self, config: TIGERConfig, schema: Schema) -> None:
+        super().__init__(config, schema)
+        self.exact = config.decoding == "exact"
+        self.trie = Trie(schema.codes, schema.code_sizes)
+        self.levels = len(schema.code_sizes)
+        self.max_items = min(config.max_items, schema.max_length)
+
+        # Vocabulary: the start token, the codes level by level, the separator, the users.
+        offsets = [1 + sum(schema.code_sizes[:level]) for level in range(self.levels)]
+        self.blocks = [slice(first, first + size) for first, size in zip(offsets, schema.code_sizes, strict=True)]
+        self.separator = 1 + sum(schema.code_sizes)
+        self.first_user = self.separator + config.separator
+        tokens = schema.codes.cpu() + torch.tensor(offsets)  # (n_items + 1, m)
+        tokens[0] = START
+        self.register_buffer("tokens", tokens, persistent=False)
+
+        width = config.embedding_dim or config.dim
+        self.embedding = nn.Embedding(self.first_user + config.user_buckets, width)
+        self.projection = nn.Linear(width, config.dim, bias=False) if config.embedding_dim else None
+        if self.projection is not None:
+            nn.init.normal_(self.projection.weight, std=width**-0.5)
+        length = self.max_items * (self.levels + config.separator) + (config.user_buckets > 0)
+        self.encoder = Stack(config, config.encoder_layers, length, decoder=False)
+        self.decoder = Stack(config, config.decoder_layers, self.levels, decoder=True)
+        future = torch.full((self.levels, self.levels), -torch.inf).triu(1)
+        self.register_buffer("future", future, persistent=False)
+
+    def table(self) -> Tensor:
+        """(V, D) the tokens' embeddings, which are the output layer's weights too."""
+        return self.embedding.weight if self.projection is None else self.projection(self.embedding.weight)
+
+    def encoder_input(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Tokens (B, S) of the last events and their mask (B, 1, 1, S), 0 or -inf."""
+        items, lengths = batch.items, batch.lengths
+        if items.shape[1] > self.max_items:
+            first = (lengths - self.max_items).clamp(min=0)
+            window = first.unsqueeze(1) + torch.arange(self.max_items, device=items.device)
+            items = items.gather(1, window)  # (B, T)
+            lengths = lengths - first
+        tokens = self.tokens[items]  # (B, T, m)
+        if self.config.separator:
+            tokens = F.pad(tokens, (0, 1), value=self.separator)  # (B, T, m + 1)
+        used = lengths * tokens.shape[2]
+        tokens = tokens.flatten(1)  # (B, S)
+        if self.config.user_buckets:
+            user = self.first_user + batch.users % self.config.user_buckets
+            tokens, used = torch.cat([user.unsqueeze(1), tokens], dim=1), used + 1
+        padded = torch.arange(tokens.shape[1], device=tokens.device) >= used.unsqueeze(1)  # (B, S)
+        mask = torch.zeros_like(padded, dtype=self.embedding.weight.dtype).masked_fill(padded, -torch.inf)
+        return tokens, mask[:, None, None]
+
+    def encode(self, batch: Batch, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's output (B, S, D) and the mask of its padding (B, 1, 1, S)."""
+        tokens, mask = self.encoder_input(batch)
+        bias = self.encoder.bias(tokens.shape[1]) + mask  # (B, H, S, S), one for all layers
+        return self.encoder(F.embedding(tokens, table), bias), mask
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the next item's codes, given the codes before them (mean over codes)."""
+        target = self.tokens[batch.targets.flatten()[batch.valid]]  # (B, m), one prefix a row
+        table = self.table()
+        memory, mask = self.encode(batch, table)
+        given = F.pad(target[:, :-1], (1, 0), value=START)
+        bias = self.decoder.bias(self.levels) + self.future
+        hidden = self.decoder(F.embedding(given, table), bias, memory, mask)  # (B, m, D)
+        if self.config.softmax == "vocabulary":
+            return {"codes": F.cross_entropy(self.logits(hidden, table).flatten(0, 1), target.flatten())}
+        terms = [
+            F.cross_entropy(self.logits(hidden[:, level], table[block]), target[:, level] - block.start)
+            for level, block in enumerate(self.blocks)
+        ]
+        return {"codes": torch.stack(terms).mean()}
+
+    def logits(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """(..., V): T5 scales a tied output layer by the inverse root of the width."""
+        return F.linear(hidden * self.config.dim**-0.5, table)
+
+    def start(self, batch: Batch) -> Decoding:
+        """The encoder's work for a batch, before the first level is decoded."""
+        memory, mask = self.encode(batch, self.table())
+        return Decoding([layer.cross.keys_values(memory) for layer in self.decoder.layers], mask, [])
+
+    def step(
+        self, state: Decoding, level: int, parents: Tensor | None, codes: Tensor | None
+    ) -> tuple[Tensor, Decoding]:
+        """One level of the decoder, see :data:`models.blocks.trie.Step`."""
+        table = self.table()
+        if level == 0:
+            tokens = torch.full((state.mask.shape[0], 1), START, device=state.mask.device)
+        else:
+            tokens = codes + self.blocks[level - 1].start  # (B, W)
+        past = [_follow(position, parents) for position in state.past]
+        bias = self.decoder.bias(level + 1)[0, :, -1]  # (H, level + 1)
+        x = F.embedding(tokens, table)  # (B, W, D)
+        own = []
+        for depth, layer in enumerate(self.decoder.layers):
+            positions = [(p[:, :, 2 * depth], p[:, :, 2 * depth + 1]) for p in past]
+            x, keys_values = layer.step(x, positions, bias, state.memory[depth], state.mask)
+            own += keys_values
+        hidden = self.decoder.norm(x)
+        block = self.blocks[level]
+        if self.config.softmax == "level":
+            log_probs = self.logits(hidden, table[block]).log_softmax(dim=-1)  # (B, W, C)
+        else:
+            logits = self.logits(hidden, table)
+            log_probs = logits[..., block] - logits.logsumexp(dim=-1, keepdim=True)  # (B, W, C)
+        return log_probs, state._replace(past=[*past, torch.stack(own, dim=2)])
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, beams: int, constrained: bool = True) -> Beams:
+        """The code sequences that a beam search finds, of items alone or (``constrained=False``) of any codes."""
+        trie = self.trie if constrained else None
+        parts = [
+            beam_search(self.step, self.start(part), self.schema.code_sizes, beams, trie)
+            for part in _parts(batch, self._beams_at_once() // beams)
+        ]
+        codes, scores, items = zip(*parts, strict=True)
+        return Beams(torch.cat(codes), torch.cat(scores), torch.cat(items) if constrained else None)
+
+    @torch.no_grad()
+    def score_items(self, batch: Batch) -> Tensor:
+        limit = self._beams_at_once()
+        parts = _parts(batch, limit // 64)
+        return torch.cat([score_catalogue(self.step, self.start(p), self.trie, len(p.items), limit) for p in parts])
+
+    def _beams_at_once(self) -> int:
+        """Beams of all users that are in work together: what stays in a CPU's caches, or fills a GPU."""
+        return 2**10 if self.embedding.weight.device.type == "cpu" else 2**15
+
+    def rank_items(self, batch: Batch, k: int) -> Ranking:
+        if self.exact:
+            return super().rank_items(batch, k)
+        found = self.generate(batch, self.config.beams)
+        shown = min(k, found.items.shape[1])
+        missing = min(k, self.schema.n_items) - shown
+        return Ranking(
+            items=F.pad(found.items[:, :shown], (0, missing)),
+            scores=F.pad(found.scores[:, :shown], (0, missing), value=-torch.inf),
+            complete=self.config.beams >= self.schema.n_items,
+        )
+
+
+def _parts(batch: Batch, rows: int) -> Iterator[Batch]:
+    """The histories of a batch, ``rows`` (at least one) at a time."""
+    rows = max(1, rows)
+    for first in range(0, len(batch.items), rows):
+        part = slice(first, first + rows)
+        yield Batch(items=batch.items[part], lengths=batch.lengths[part], users=batch.users[part])
+
+
+def _follow(position: Tensor, parents: Tensor) -> Tensor:
+    """The rows (B, W) of an earlier level's keys and values (B, W', ...) that the beams continue."""
+    if position.shape[1] == 1:  # one row for all beams: it stays shared
+        return position
+    batch, width = position.shape[:2]
+    rows = parents + width * torch.arange(batch, device=parents.device).unsqueeze(1)  # (B, W)
+    return position.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)

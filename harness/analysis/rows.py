@@ -1,0 +1,361 @@
+"""A run folder as data: its design, its cells, and every number derived from the rows of those cells.
+
+Nothing here trusts ``metrics.json``: a metric is computed from ``rows.parquet`` each time, columns are read only
+when they are needed, and what was read stays in memory (about 300 kB per cell of 75,000 users).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from harness.errors import InputError, nearest
+from harness.files import read_json
+
+__all__ = ["CANDIDATES", "Run", "load_run", "lower_is_better", "metric_label"]
+
+CANDIDATES = {
+    "unseen": "items of the user's history are removed from the candidates",
+    "all": "the whole catalogue is ranked, items of the user's history may be recommended again",
+}
+"""The two protocols of a ranking, in words."""
+
+_LOWER = frozenset({"bce", "ne", "ece", "loss"})
+_NAMES = {"ndcg": "NDCG", "mrr": "MRR", "recall": "Recall", "bce": "BCE", "ne": "NE", "auc": "AUC", "gauc": "GAUC"}
+
+
+def lower_is_better(metric: str) -> bool:
+    """True for losses: ``bce``, ``ne``, also per action as in ``ne/like``."""
+    return metric.partition("/")[0].partition("@")[0] in _LOWER
+
+
+def metric_label(metric: str) -> str:
+    """``ndcg@10`` as it is printed: ``NDCG@10``; ``ne/like`` as ``NE (like)``."""
+    name, _, action = metric.partition("/")
+    family, at, cutoff = name.partition("@")
+    return _NAMES.get(family, family) + at + cutoff + (f" ({action})" if action else "")
+
+
+@dataclass
+class Run:
+    """One run folder. ``cells`` has one line per cell of the design, finished or not, in the design's order.
+
+    Columns of ``cells``: ``id``, ``dataset``, ``variant``, ``seed``, ``state`` ("finished", "failed", "missing"),
+    ``model``, ``task``, ``best_epoch``, ``epochs``, ``stopped``, ``log``, ``split``, ``codes``, ``harness``.
+    """
+
+    path: Path
+    study: dict[str, Any]
+    summary: dict[str, Any]
+    cells: pd.DataFrame
+    cards: dict[str, dict[str, Any]]
+    """``cell.json`` of each finished cell, by id."""
+    _cache: dict[tuple, Any] = field(default_factory=dict, repr=False)
+
+    # -- the design ---------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return str(self.study["study"])
+
+    @property
+    def task(self) -> str:
+        return str(self.study["task"])
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(self.study["metrics"])
+
+    @property
+    def primary(self) -> str:
+        return str(self.study.get("primary") or self.metrics[0])
+
+    @property
+    def candidates(self) -> str:
+        return str(self.study.get("candidates") or "unseen")
+
+    @property
+    def control(self) -> str | None:
+        """The variant that the others are compared with; None where the study names none."""
+        return self.study.get("control")
+
+    @property
+    def variants(self) -> list[str]:
+        return list(self.cells["variant"].unique())
+
+    @property
+    def datasets(self) -> list[str]:
+        return list(self.cells["dataset"].unique())
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        return self.cells[self.cells["state"] == "finished"]
+
+    def label(self, variant: str) -> str:
+        """The printed name of a variant."""
+        entry = (self.study.get("variants") or {}).get(variant) or {}
+        return str(entry.get("label") or variant)
+
+    def ids(self, dataset: str | None = None, variant: str | None = None) -> list[str]:
+        """Ids of the finished cells, by seed."""
+        chosen = self.finished
+        for column, value in (("dataset", dataset), ("variant", variant)):
+            if value is not None:
+                chosen = chosen[chosen[column] == value]
+        return list(chosen["id"])
+
+    def seeds(self, dataset: str, variant: str) -> list[int]:
+        chosen = self.finished
+        return list(chosen[(chosen["dataset"] == dataset) & (chosen["variant"] == variant)]["seed"])
+
+    # -- files of a cell ----------------------------------------------------------------------------------------
+
+    def file(self, cell: str, name: str) -> Path:
+        return self.path / "cells" / cell / name
+
+    def rows(self, cell: str, columns: Iterable[str] | None = None, phase: str | None = "test") -> pa.Table:
+        """Rows of a cell: the named columns only, of one phase only (None: of both)."""
+        wanted = None if columns is None else [*dict.fromkeys([*columns, "phase"])]
+        table = _parquet(self.file(cell, "rows.parquet"), wanted)
+        if phase is not None:
+            table = table.filter(pc.equal(table["phase"], phase))
+        return table if columns is None else table.select(list(columns))
+
+    def history(self, cell: str) -> pd.DataFrame:
+        """``history.csv`` of a cell: one line per epoch."""
+        path = self.file(cell, "history.csv")
+
+        def read() -> pd.DataFrame:
+            try:
+                return pd.read_csv(path)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path} can't be read ({_line(error)}); {_mend(cell)}") from None
+
+        return self._keep(("history", cell), read)
+
+    def cost(self, cell: str) -> dict[str, Any]:
+        """``cost.json`` of a cell."""
+        return self._keep(("cost", cell), lambda: read_json(self.file(cell, "cost.json")))
+
+    def attention(self, cell: str) -> pd.DataFrame | None:
+        """``attention.parquet`` of a cell, or None where none was measured."""
+        path = self.file(cell, "attention.parquet")
+        if not path.exists():
+            return None
+        return self._keep(("attention", cell), lambda: _parquet(path, None).to_pandas())
+
+    # -- numbers from rows --------------------------------------------------------------------------------------
+
+    def users(self, cell: str, phase: str = "test") -> pa.ChunkedArray:
+        """(U,) ids of a cell's users, in the order of its rows."""
+        return self.rows(cell, ["user"], phase)["user"]
+
+    def ranks(self, cell: str, phase: str = "test", candidates: str | None = None) -> np.ndarray:
+        """(U,) float32 ranks of the targets, NaN where a target was not ranked."""
+        candidates = self._known_candidates(candidates)
+
+        def read() -> np.ndarray:
+            column = self.rows(cell, [f"rank_{candidates}"], phase)[f"rank_{candidates}"]
+            return column.cast(pa.float32()).to_numpy()
+
+        return self._keep(("ranks", cell, phase, candidates), read)
+
+    def per_user(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> np.ndarray:
+        """(U,) float64 values of a ranking metric, one per user."""
+        from harness.tasks.ranking_metrics import per_user
+
+        return per_user(metric, self.ranks(cell, phase, candidates))
+
+    def metric(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> float:
+        """One metric of one cell, from its rows. NaN where it is undefined."""
+        key = ("metric", cell, metric, phase, candidates or self.candidates)
+        if self.task == "retrieval":
+            return self._keep(key, lambda: float(np.mean(self.per_user(cell, metric, phase, candidates))))
+        return self._keep(key, lambda: self._action_metric(cell, metric, phase))
+
+    def metric_table(
+        self, metrics: Iterable[str] | str | None = None, phase: str = "test", candidates: str | None = None
+    ) -> pd.DataFrame:
+        """Means of each finished cell: index (dataset, variant, seed) in the design's order, a column per metric."""
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics or self.metrics)
+        done = self.finished
+        index = pd.MultiIndex.from_frame(done[["dataset", "variant", "seed"]])
+        values = {m: [self.metric(cell, m, phase, candidates) for cell in done["id"]] for m in metrics}
+        return pd.DataFrame(values, index=index, columns=metrics, dtype=float)
+
+    def by_seed(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[int, float]:
+        """Seed -> value of a metric, of the finished cells."""
+        cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
+        return {seed: self.metric(cell, metric, **options) for seed, cell in cells}
+
+    def differences(self, dataset: str, variant: str, control: str, metric: str, phase: str = "test") -> np.ndarray:
+        """(U, S) per-user differences variant - control of a ranking metric, over the seeds that both have.
+
+        Raises:
+            InputError: the two were not evaluated on the same users in the same order.
+        """
+        ours = dict(zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True))
+        theirs = dict(zip(self.seeds(dataset, control), self.ids(dataset, control), strict=True))
+        pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        self.check_same_users([cell for pair in pairs for cell in pair], phase)
+        if not pairs:
+            return np.empty((0, 0))
+        return np.stack([self.per_user(a, metric, phase) - self.per_user(b, metric, phase) for a, b in pairs], axis=1)
+
+    def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
+        """Raises :class:`InputError` unless all cells hold the same (user, target) pairs in the same order."""
+        first = None
+        for cell in dict.fromkeys(cells):
+            digest = self._keep(("users", cell, phase), lambda cell=cell: self._user_digest(cell, phase))
+            first = first or (cell, digest)
+            if digest != first[1]:
+                raise InputError(
+                    f"cells {first[0]} and {cell} of {self.path} were evaluated on different users or targets; "
+                    "they can't be compared: run both on one split"
+                )
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _user_digest(self, cell: str, phase: str) -> bytes:
+        table = self.rows(cell, ["user", "target"], phase).combine_chunks()
+        return _hash_strings(table["user"], table["target"])
+
+    def _action_metric(self, cell: str, metric: str, phase: str) -> float:
+        from harness.tasks import action_metrics
+
+        name, _, action = metric.partition("/")
+        key = ("action metrics", cell, phase)
+        found = self._keep(key, lambda: action_metrics.summarise(self.rows(cell, _ACTION_COLUMNS, phase)))
+        group = found.get(action or "mean")
+        if group is None:
+            raise InputError(f"metric '{metric}': unknown action; {nearest(action, [a for a in found if a != 'mean'])}")
+        if name not in group:
+            raise InputError(f"unknown metric '{metric}'; {nearest(name, group)}")
+        return float("nan") if group[name] is None else float(group[name])
+
+    def _known_candidates(self, candidates: str | None) -> str:
+        candidates = candidates or self.candidates
+        if candidates not in CANDIDATES:
+            raise InputError(f"unknown candidates '{candidates}'; {nearest(candidates, CANDIDATES)}")
+        return candidates
+
+    def _keep(self, key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+_ACTION_COLUMNS = ["user", "action", "label", "probability"]
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in folder ``path``.
+
+    Raises:
+        InputError: no run folder, a damaged file, a cell that is not the one its folder's name says, or cells of one
+            data set made from different logs or splits.
+    """
+    path = Path(path)
+    study = _study(path / "study.yaml")
+    summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    lines, cards = [], {}
+    for entry in study["cells"]:
+        line = {key: entry[key] for key in ("id", "dataset", "variant", "seed")}
+        folder = path / "cells" / line["id"]
+        if folder.is_dir():
+            card = cards[line["id"]] = read_json(folder / "cell.json")
+            lines.append(line | {"state": "finished"} | _card_columns(card, line, folder))
+        else:
+            lines.append(line | {"state": "failed" if (path / "failed" / line["id"]).is_dir() else "missing"})
+    if not cards:
+        raise InputError(f"{path} has no finished cell yet; run the study first")
+    columns = ["id", "dataset", "variant", "seed", "state", "model", "task", "best_epoch", "epochs", "stopped"]
+    cells = pd.DataFrame(lines, columns=[*columns, "log", "split", "codes", "harness"])
+    run = Run(path=path, study=study, summary=summary, cells=cells, cards=cards)
+    _check_fingerprints(run)
+    return run
+
+
+def _study(path: Path) -> dict[str, Any]:
+    try:
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; is {path.parent} the folder of a run?") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no valid YAML ({_line(error)}); restore it from a copy") from None
+    missing = [key for key in ("study", "task", "metrics", "cells") if not (isinstance(study, dict) and study.get(key))]
+    if missing:
+        raise InputError(f"{path} lacks '{missing[0]}'; it is no resolved study of a run")
+    return study
+
+
+def _card_columns(card: dict[str, Any], line: dict[str, Any], folder: Path) -> dict[str, Any]:
+    for key in ("id", "dataset", "seed"):  # a variant may have been renamed since
+        value = line[key]
+        if card.get(key) != value:
+            raise InputError(
+                f"{folder / 'cell.json'}: '{key}' is {card.get(key)!r} where the design says {value!r}; "
+                "delete that cell and run the study again"
+            )
+    prints, outcome = card.get("fingerprints", {}), card.get("outcome", {})
+    return {
+        "model": card.get("model"),
+        "task": card.get("task"),
+        **{key: outcome.get(key) for key in ("best_epoch", "epochs", "stopped")},
+        **{key: prints.get(key) for key in ("log", "split", "codes")},
+        "harness": card.get("versions", {}).get("harness"),
+    }
+
+
+def _check_fingerprints(run: Run) -> None:
+    for dataset, cells in run.finished.groupby("dataset", sort=False):
+        for kind in ("log", "split"):
+            odd = cells[cells[kind] != cells[kind].iloc[0]]
+            if len(odd):
+                raise InputError(
+                    f"{run.path}: cells {cells['id'].iloc[0]} and {odd['id'].iloc[0]} of data set '{dataset}' come from "
+                    f"different {kind}s, so they can't stand in one table; delete the older ones and run again"
+                )
+    odd = run.finished[run.finished["task"] != run.task]
+    if len(odd):
+        raise InputError(f"{run.path}: cell {odd['id'].iloc[0]} is of another task than the study's '{run.task}'")
+
+
+def _parquet(path: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, memory_map=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; {_mend(path.parent.name)}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged ({_line(error)}); {_mend(path.parent.name)}") from None
+
+
+def _hash_strings(*columns: pa.ChunkedArray) -> bytes:
+    """SHA-256 over string columns: their lengths and their bytes."""
+    import hashlib
+
+    state = hashlib.sha256()
+    for column in columns:
+        values = column.cast(pa.large_string())
+        state.update(np.ascontiguousarray(pc.binary_length(values).to_numpy()).tobytes())
+        for chunk in values.chunks:
+            offsets = np.frombuffer(chunk.buffers()[1], dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            state.update(memoryview(chunk.buffers()[2] or b"")[offsets[0] : offsets[-1]])
+    return state.digest()
+
+
+def _mend(cell: str) -> str:
+    return f"delete the folder of cell {cell} and run the study again"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

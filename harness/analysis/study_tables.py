@@ -1,0 +1,349 @@
+"""The tables of one study: results, differences to the control, candidate protocols, cost.
+
+All but the cost table are a function of the rows and the design alone: they hold no time and no date, so a study
+that was interrupted and resumed prints the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.analysis.comparisons import against_control, over_users_and_seeds
+from harness.analysis.rows import CANDIDATES, Run, lower_is_better, metric_label
+from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
+from harness.errors import InputError, nearest
+
+__all__ = ["cost_table", "differences_table", "evidence_tables", "provenance", "results_table", "study_tables"]
+
+DIGITS = 4
+_RELATIVE = "percent"
+WIDEST = 6
+"""More columns of results than this are stacked, one block of lines per data set."""
+
+
+def study_tables(run: Run) -> list[Table]:
+    """Every table of the study, cost last."""
+    return [*evidence_tables(run), cost_table(run)]
+
+
+def evidence_tables(run: Run) -> list[Table]:
+    """The tables that are a function of rows and design alone."""
+    tables = [results_table(run, name, **choice) for name, choice in _choices(run).items()]
+    if run.control is not None and len(run.variants) > 1:
+        tables.append(differences_table(run))
+    if run.task == "retrieval":
+        tables.append(candidates_table(run))
+    return tables
+
+
+def results_table(
+    run: Run,
+    name: str = "main",
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+) -> Table:
+    """Variants x (data set x metric): mean ± standard deviation over seeds; the primary metric carries the test.
+
+    ``rows`` are variants, ``columns`` metrics, ``datasets`` data sets; each defaults to all of the study.
+    """
+    rows, columns, datasets = list(rows or run.variants), list(columns or run.metrics), list(datasets or run.datasets)
+    tested = against_control(run) if run.primary in columns else {}
+    cells = {
+        (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {})
+        for dataset in datasets
+        for metric in columns
+    }
+    relative = {d: _relative(run, d, rows, tested) for d in datasets} if tested else {}
+    if tested:
+        columns.append(_RELATIVE)
+        cells |= {(d, _RELATIVE): entries for d, entries in relative.items()}
+    titles = {_RELATIVE: "Δ %"} | {
+        metric: metric_label(metric) + (" ↓" if lower_is_better(metric) else "")
+        for metric in columns
+        if metric != _RELATIVE
+    }
+    if len(datasets) * len(columns) <= WIDEST or len(datasets) == 1:
+        group = (lambda dataset: dataset) if len(datasets) > 1 else (lambda dataset: "")
+        heads = [Column(f"{d}/{m}", titles[m], group(d)) for d in datasets for m in columns]
+        lines = [
+            Line(v, run.label(v), tuple(cells[d, m][v] for d in datasets for m in columns))
+            for v in rows
+        ]  # fmt: skip
+    else:
+        heads = [Column(m, titles[m]) for m in columns]
+        lines = [Line(v, run.label(v), tuple(cells[d, m][v] for m in columns), d) for d in datasets for v in rows]
+    data = f" Data: {datasets[0]}." if len(datasets) == 1 else ""
+    caption = f"{_title(run)}{data} Test part, mean ± standard deviation over seeds; best in bold, second underlined."
+    if tested:
+        marked = any(entry.mark for column in cells.values() for entry in column.values())
+        metric, control = metric_label(run.primary), run.label(run.control)
+        caption += (
+            f" Δ %: {metric} relative to {control}. "
+            + (f"*: {metric} differs from {control}'s" if marked else f"No {metric} differs from {control}'s")
+            + f" at p < 0.05 (paired t-test over seeds, Holm's correction for {_count(len(tested), 'comparison')})."
+        )
+    label = f"{run.name}-{name}"
+    return Table(name, caption, "Variant", tuple(heads), tuple(lines), provenance(run, datasets, rows), label)
+
+
+def differences_table(run: Run) -> Table:
+    """Each variant against the control on the primary metric: how much, how sure, and the verdict."""
+    tested = against_control(run)
+    points = run.task == "retrieval"
+    heads = [
+        Column("difference", "Difference"),
+        Column("percent", "Δ %"),
+        Column("interval", "95 % interval"),
+        *([Column("two-level", "Users × seeds")] if points else []),
+        Column("d_z", "d_z"),
+        Column("p", "p"),
+        Column("p_holm", "Holm p"),
+        Column("p_exact", "Exact p"),
+        Column("verdict", "Verdict", align="l"),
+    ]
+    lines = []
+    for dataset in run.datasets:
+        for variant in run.variants:
+            if variant == run.control:
+                continue
+            c = tested.get((dataset, variant))
+            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+            if c is None:
+                entries: tuple[Entry, ...] = (Entry(),) * (len(heads) - 1) + (Entry("not run", "not run"),)
+            else:
+                wide = over_users_and_seeds(run, dataset, variant) if points else None
+                entries = (
+                    Entry(fixed(c.difference, DIGITS, sign=True), c.difference),
+                    Entry(fixed(c.percent, 1, sign=True), c.percent),
+                    Entry(between(c.interval, DIGITS), _pair(c.interval)),
+                    *(
+                        [Entry(between(wide and wide.interval, DIGITS), _pair(wide and wide.interval))]
+                        if points
+                        else []
+                    ),
+                    Entry(fixed(c.d_z, 2, sign=True), c.d_z),
+                    Entry(probability(c.p), c.p),
+                    Entry(probability(c.p_adjusted), c.p_adjusted),
+                    Entry(probability(c.p_exact), c.p_exact),
+                    Entry(c.verdict, c.verdict),
+                )
+            entries = tuple(_with_cells(entry, ids) for entry in entries)
+            lines.append(Line(variant, run.label(variant), entries, dataset if len(run.datasets) > 1 else ""))
+    metric, control = metric_label(run.primary), run.label(run.control)
+    caption = (
+        f"Difference in {metric} to {control}, paired over seeds"
+        f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
+        f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
+        f"deviation of the seeds' differences; Holm p: within the family of {len(tested)}; exact p: sign-flip test "
+        f"(never below 2 / 2ⁿ for n seeds). The verdict is Holm's at 0.05{_margin(run)}."
+    )
+    if lower_is_better(run.primary):
+        caption += f" Lower {metric} is better."
+    notes = (*provenance(run, run.datasets, run.variants), *_test_notes(run, tested))
+    return Table("differences", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-differences")
+
+
+def candidates_table(run: Run) -> Table:
+    """The primary metric under both candidate protocols."""
+    grouped = len(run.datasets) > 1
+    heads = [
+        Column(f"{dataset}/{protocol}", title, dataset if grouped else "")
+        for dataset in run.datasets
+        for protocol, title in (("unseen", "History removed"), ("all", "History kept"))
+    ]
+    columns = [
+        _results(run, dataset, run.primary, run.variants, {}, candidates=protocol)
+        for dataset in run.datasets
+        for protocol in ("unseen", "all")
+    ]
+    lines = [Line(v, run.label(v), tuple(column[v] for column in columns)) for v in run.variants]
+    caption = (
+        f"{metric_label(run.primary)} under both candidate protocols{'' if grouped else ' on ' + run.datasets[0]}: the "
+        "user's history removed from the candidates, or kept. Mean ± standard deviation over seeds; best in bold, "
+        "second underlined."
+    )
+    notes = provenance(run, run.datasets, run.variants)[1:]
+    return Table("candidates", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-candidates")
+
+
+def cost_table(run: Run) -> Table:
+    """What a cell costs: the one table with seconds in it."""
+    kinds = (
+        ("parameters", "Parameters (k)", 1e-3, 1),
+        ("training_flops_per_event", "MFLOPs/event", 1e-6, 2),
+        ("train_seconds", "Train (s)", 1, 1),
+        ("evaluation_seconds", "Evaluate (s)", 1, 1),
+        ("events_per_second", "k events/s", 1e-3, 1),
+        ("peak_memory_bytes", "Memory (MiB)", 2**-20, 0),
+        ("epochs", "Epochs", 1, 1),
+    )
+    lines = []
+    for dataset in run.datasets:
+        for variant in run.variants:
+            ids = run.ids(dataset, variant)
+            costs = [run.cost(cell) for cell in ids]
+            entries = []
+            for key, _, scale, digits in kinds:
+                values = [cost[key] * scale for cost in costs if cost.get(key) is not None]
+                same = len(set(values)) == 1
+                entries.append(_with_cells(_mean(values, digits, spread=not same), tuple(ids)))
+            lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
+    devices = sorted({_device(run.cards[cell]) for cell in run.finished["id"]})
+    caption = (
+        f"Cost of one cell{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, mean ± standard deviation over "
+        "seeds. Training and evaluation seconds exclude each other and the loading of data; memory is the peak."
+    )
+    notes = (f"Measured on {'; '.join(devices)}.", *provenance(run, run.datasets, run.variants)[-1:])
+    heads = tuple(Column(key, title) for key, title, _, _ in kinds)
+    return Table("cost", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-cost")
+
+
+def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[str, ...]:
+    """What a table's footer says about where its numbers come from."""
+    done = run.finished[run.finished["dataset"].isin(list(datasets)) & run.finished["variant"].isin(list(rows))]
+    notes = []
+    if run.task == "retrieval":
+        notes.append(f"Candidates: {CANDIDATES[run.candidates]} ({run.candidates}); full ranking, none sampled.")
+    seeds = sorted(run.cells["seed"].unique())
+    data = run.study.get("data") or {}
+    split = f"Split: {data['split']}. " if "split" in data else ""
+    notes.append(f"{split}Seeds: {_ranges(seeds)}.{_short(run, datasets, rows)}")
+    prints = [
+        f"{dataset} {str(cells['log'].iloc[0])[:8]} / {str(cells['split'].iloc[0])[:8]}"
+        for dataset, cells in done.groupby("dataset", sort=False)
+    ]
+    versions = ", ".join(sorted(set(done["harness"].dropna().astype(str))))
+    notes.append(f"Fingerprints (log / split): {'; '.join(prints)}. Study {run.name}, harness {versions}.")
+    return tuple(notes)
+
+
+def _choices(run: Run) -> dict[str, dict[str, list[str]]]:
+    """Rows and columns of the result tables, from the study's ``tables`` or all of them in one."""
+    chosen = run.study.get("tables") or {"main": {}}
+    known = {"rows": run.variants, "columns": None, "datasets": run.datasets}
+    for name, choice in chosen.items():
+        for key, values in (choice or {}).items():
+            where = f"study '{run.name}', table '{name}'"
+            if key not in known:
+                raise InputError(f"{where}: unknown key '{key}'; {nearest(key, known)}")
+            odd = [value for value in values if known[key] is not None and value not in known[key]]
+            if odd:
+                raise InputError(f"{where}: unknown {key[:-1]} '{odd[0]}'; {nearest(odd[0], known[key])}")
+    return {name: choice or {} for name, choice in chosen.items()}
+
+
+def _results(
+    run: Run, dataset: str, metric: str, rows: Sequence[str], tested: dict, candidates: str | None = None
+) -> dict[str, Entry]:
+    """One column: mean ± sd of each variant, the best two marked, with stars where the test found a difference."""
+    values = {v: list(run.by_seed(dataset, v, metric, candidates=candidates).values()) for v in rows}
+    values = {v: [x for x in found if np.isfinite(x)] for v, found in values.items()}
+    means = {v: float(np.mean(found)) for v, found in values.items() if found}
+    order = sorted(set(means.values()), reverse=not lower_is_better(metric)) if len(means) > 1 else []
+    styles = dict(zip(order, ("best", "second"), strict=False))
+    entries = {}
+    for variant, found in values.items():
+        entry = _mean(found, DIGITS)
+        verdict = tested.get((dataset, variant))
+        entries[variant] = Entry(
+            entry.text,
+            entry.value,
+            entry.spread,
+            entry.spread_value,
+            mark="*" if verdict is not None and verdict.verdict in ("better", "worse") else "",
+            style=styles.get(means.get(variant), ""),
+            cells=tuple(run.ids(dataset, variant)),
+        )
+    return entries
+
+
+def _relative(run: Run, dataset: str, rows: Sequence[str], tested: dict) -> dict[str, Entry]:
+    """The column of relative differences to the control, in percent of its mean."""
+    entries = {}
+    for variant in rows:
+        comparison = tested.get((dataset, variant))
+        ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+        entries[variant] = Entry(cells=ids)
+        if comparison is not None:
+            entries[variant] = Entry(fixed(comparison.percent, 1, sign=True), comparison.percent, cells=ids)
+    return entries
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def _mean(values: Sequence[float], digits: int, spread: bool = True) -> Entry:
+    if not values:
+        return Entry()
+    mean = float(np.mean(values))
+    if len(values) == 1 or not spread:
+        return Entry(_thousands(mean, digits), mean)
+    sd = float(np.std(values, ddof=1))
+    return Entry(_thousands(mean, digits), mean, _thousands(sd, digits), sd)
+
+
+def _thousands(value: float, digits: int) -> str:
+    """Large whole numbers with narrow spaces between thousands, all else with fixed decimals."""
+    return f"{value:,.0f}".replace(",", "\u202f") if digits == 0 else fixed(value, digits)
+
+
+def _with_cells(entry: Entry, cells: tuple[str, ...]) -> Entry:
+    return Entry(entry.text, entry.value, entry.spread, entry.spread_value, entry.mark, entry.style, cells)
+
+
+def _pair(interval: tuple[float, float] | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.12g} {interval[1]:.12g}"
+
+
+def _title(run: Run) -> str:
+    title = str(run.study.get("title") or run.name)
+    return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
+def _margin(run: Run) -> str:
+    margin = run.study.get("equivalence_margin")
+    return f"; equivalent: within ±{margin:g} by two one-sided tests" if margin else ""
+
+
+def _test_notes(run: Run, tested: dict) -> list[str]:
+    notes: dict[str, list[str]] = {}
+    for (dataset, variant), comparison in tested.items():
+        if comparison.note:
+            where = run.label(variant) + (f" on {dataset}" if len(run.datasets) > 1 else "")
+            notes.setdefault(comparison.note, []).append(where)
+    return [f"{', '.join(where)}: {note}." for note, where in notes.items()]
+
+
+def _short(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
+    """A sentence on lines with fewer seeds than the design has; empty where all are there."""
+    short = []
+    for (dataset, variant), cells in run.cells.groupby(["dataset", "variant"], sort=False):
+        if dataset not in datasets or variant not in rows:
+            continue
+        there = cells[cells["state"] == "finished"]["seed"]
+        if len(there) < len(cells):
+            short.append(f"{run.label(variant)} on {dataset} {len(there)} of {len(cells)}")
+    return f" Incomplete: {'; '.join(short)}." if short else ""
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """0, 1, 2, 5 -> ``0–2, 5 (4 seeds)``."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    text = ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+    return f"{text} ({_count(len(seeds), 'seed')})"
+
+
+def _device(card: dict[str, Any]) -> str:
+    hardware = card.get("hardware", {})
+    device, threads = hardware.get("device", "cpu"), hardware.get("threads", 1)
+    return f"{hardware.get('cpu', 'CPU')} ({_count(threads, 'thread')})" if device == "cpu" else str(device)

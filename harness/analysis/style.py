@@ -1,0 +1,116 @@
+"""One look for all figures: colours that colour-blind readers can tell apart, sizes for a printed column.
+
+The colours are Okabe & Ito's (2008). A variant keeps its colour, line and marker in every figure of a run.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harness.analysis.rows import Run
+from harness.files import whole_file
+
+__all__ = ["FULL", "GREY", "INK", "Look", "look", "new_figure", "png", "save", "style"]
+
+FULL = 6.9
+"""Width of a printed page's text in inches."""
+INK = "#222222"
+GREY = "#767676"
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so figures look the same on every machine
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.5,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,  # letters stay letters: searchable, and accepted by publishers
+    "svg.hashsalt": "harness",
+    "image.cmap": "viridis",
+}
+
+
+class Look(NamedTuple):
+    color: str
+    marker: str
+    linestyle: object
+
+
+def look(run: Run, variant: str) -> Look:
+    """Colour, marker and line of a variant, by its place in the design."""
+    place = run.variants.index(variant)
+    line = (
+        _LINES[(place // len(_COLOURS)) % len(_LINES)]
+        if len(run.variants) > len(_COLOURS)
+        else _LINES[place % len(_LINES)]
+    )
+    return Look(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], line)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style sheet, for as long as a figure is made."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def new_figure(width: float = FULL, height: float = 2.6) -> Figure:
+    """An empty figure (inches) that no global state knows of, so none is left open."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """``name.pdf`` and ``name.png`` in ``folder``; the same figure gives the same bytes."""
+    with style():
+        pdf, image = folder / f"{name}.pdf", folder / f"{name}.png"
+        with whole_file(pdf) as aside:
+            figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        with whole_file(image) as aside:
+            aside.write_bytes(png(figure))
+    return [pdf, image]
+
+
+def png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

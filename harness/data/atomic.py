@@ -1,0 +1,195 @@
+"""RecBole's atomic files: tab-separated text whose header gives each column a name and a type.
+
+Format: https://recbole.io/docs/user_guide/data/atomic_files.html. ``.inter`` holds events, ``.item`` and
+``.user`` what is known about items and users. Types: token, float, token_seq, float_seq; the elements of a
+sequence stand apart by spaces. Sequences stay strings here: nothing downstream reads their elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from harness.data.log import RawLog, encode
+from harness.data.tables import Column, line_of_row, read_table
+from harness.errors import InputError, nearest
+from harness.files import file_digest, whole_file
+
+__all__ = ["AtomicTable", "read_atomic", "read_atomic_log", "write_atomic_log"]
+
+TYPES = ("token", "float", "token_seq", "float_seq")
+USER, ITEM, TIME = "user_id", "item_id", "timestamp"
+
+
+@dataclass(frozen=True)
+class AtomicTable:
+    """One atomic file."""
+
+    path: Path
+    types: dict[str, str]
+    """Column -> token, float, token_seq or float_seq, in the order of the file."""
+    data: pa.Table
+    """float64 for the float columns of an ``.inter`` file, strings for everything else."""
+
+
+def read_atomic(path: Path) -> AtomicTable:
+    """Reads and checks any atomic file; the suffix says which it is.
+
+    In ``.inter`` files every float must be a finite number; in ``.item`` and ``.user`` files it may be empty.
+
+    Raises:
+        InputError: the header or a line is not as it should be; the message names the line.
+    """
+    types = _header(path)
+    events = path.suffix == ".inter"
+    kinds = {USER: "id", ITEM: "id"} if events else {f"{path.suffix[1:]}_id": "id"}
+    for key in kinds:
+        if key not in types:
+            raise InputError(f"{path} has no column '{key}:token'; {nearest(key, types)}")
+    if types.get(TIME, "float") != "float":
+        raise InputError(f"{path}: column '{TIME}' is a {types[TIME]}; write '{TIME}:float' in the header")
+    if events:
+        kinds |= {name: "time" if name == TIME else "number" for name, kind in types.items() if kind == "float"}
+    data = read_table(path, [Column(name, kinds.get(name, "text")) for name in types])
+    for name, kind in types.items():
+        if kind == "float_seq" or (kind == "float" and not events):
+            _check_floats(path, name, data[name])
+    return AtomicTable(path, types, data)
+
+
+def read_atomic_log(inter: Path, item: Path | None) -> RawLog:
+    """The events of ``inter``, and the texts of ``item`` where there is such a file.
+
+    Times of more than 1e11 at the median can't be seconds (that is the year 5138): they are taken as milli-
+    or microseconds.
+    """
+    table = read_atomic(inter)
+    user, users = encode(table.data[USER])
+    items_of_events, items = encode(table.data[ITEM])
+    rest = [name for name in table.types if name not in (USER, ITEM, TIME)]
+    raw = RawLog(
+        path=inter,
+        user=user,
+        users=users,
+        item=items_of_events,
+        items=items,
+        columns={name: _values(table.data[name]) for name in rest},
+        files={inter.name: file_digest(inter)},
+    )
+    if TIME in table.types:
+        raw.time = table.data[TIME].to_numpy()
+        raw.ticks = _ticks(raw.time)
+        if raw.ticks > 1:
+            raw.notes = (f"times are taken as 1/{raw.ticks} of a second, which their size suggests",)
+    if item is not None:
+        raw.item_table = _item_table(read_atomic(item))
+        raw.files[item.name] = file_digest(item)
+    return raw
+
+
+def write_atomic_log(raw: RawLog, inter: Path) -> None:
+    """Writes ``raw`` as ``inter`` and, where it has texts, the ``.item`` file beside it.
+
+    Tabs and line breaks in texts become spaces: the format can't hold them.
+    """
+    header, columns = [f"{USER}:token", f"{ITEM}:token"], [raw.users[raw.user], raw.items[raw.item]]
+    for name, values in raw.columns.items():
+        header.append(f"{name}:{'token' if values.dtype.kind in 'UO' else 'float'}")
+        columns.append(values)
+    if raw.time is not None:
+        header.append(f"{TIME}:float")
+        columns.append(raw.time)
+    _write(inter, header, columns)
+    if raw.item_table is not None:
+        names = list(raw.item_table.columns)
+        texts = [raw.item_table[name].map(_one_line) for name in names]
+        header = [f"{ITEM}:token", *(f"{name}:token_seq" for name in names)]
+        _write(inter.with_suffix(".item"), header, [raw.item_table.index, *texts])
+
+
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            line = file.readline().rstrip("\r\n")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: line 1 is not UTF-8; convert the file, as with iconv -t utf-8") from None
+    if not line:
+        raise InputError(f"{path} is empty or begins with a blank line; restore it from its source")
+    types: dict[str, str] = {}
+    for field in line.split("\t"):
+        name, colon, kind = field.partition(":")
+        if not colon:
+            raise InputError(
+                f"{path}: line 1 is no typed header ({field!r} has no type); begin the file with a line such as "
+                f"'{USER}:token<tab>{ITEM}:token<tab>{TIME}:float'"
+            )
+        if kind not in TYPES:
+            raise InputError(f"{path}: line 1, column '{name}' has the unknown type '{kind}'; {nearest(kind, TYPES)}")
+        if name in types:
+            raise InputError(f"{path}: line 1 names the column '{name}' twice; rename one")
+        types[name] = kind
+    return types
+
+
+def _check_floats(path: Path, name: str, values: pa.ChunkedArray) -> None:
+    """Raises where a field holds something else than numbers that stand apart by spaces, or nothing."""
+    texts = values.to_pylist()
+    try:
+        np.array(" ".join(texts).split(), dtype=np.float64)
+    except ValueError:
+        for row, text in enumerate(texts):
+            try:
+                np.array(text.split(), dtype=np.float64)
+            except ValueError:
+                where = f"{path}: line {line_of_row(path, row)}, column '{name}'"
+                raise InputError(f"{where}: {text!r} is no number; mend it or drop the line") from None
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_floating(column.type):
+        return column.to_numpy()
+    codes, words = encode(column)
+    return words[codes]
+
+
+def _ticks(time: np.ndarray) -> int:
+    typical = np.median(time)
+    return 1 if typical < 1e11 else 1_000 if typical < 1e14 else 1_000_000
+
+
+def _item_table(table: AtomicTable) -> pd.DataFrame:
+    ids = table.data[ITEM].to_pylist()
+    frame = pd.DataFrame(
+        {name: table.data[name].to_pylist() for name in table.types if name != ITEM},
+        index=pd.Index(ids, name=ITEM),
+    )
+    repeated = np.flatnonzero(frame.index.duplicated())
+    if len(repeated):
+        where = f"{table.path}: line {line_of_row(table.path, repeated[0])}"
+        raise InputError(f"{where} describes item '{ids[repeated[0]]}' a second time; keep one of the lines")
+    return frame
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write(path: Path, header: Sequence[str], columns: Sequence[Sequence]) -> None:
+    texts = [_texts(np.asarray(column)) for column in columns]
+    with whole_file(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join(header) + "\n")
+        file.writelines("\t".join(row) + "\n" for row in zip(*texts, strict=True))
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    """Whole numbers without a fraction, others with all their digits."""
+    if values.dtype.kind == "f":
+        return [str(int(value)) if value.is_integer() else repr(value) for value in values.tolist()]
+    return [str(value) for value in values.tolist()]

@@ -1,0 +1,281 @@
+"""A log of events as flat arrays: each user's events contiguous, in a stable chronological order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from harness.data.actions import apply_rules
+from harness.data.config import DataConfig
+from harness.data.tables import line_of_row
+from harness.errors import InputError
+
+__all__ = ["EventLog", "RawLog", "build_log", "encode", "fingerprint"]
+
+
+@dataclass(frozen=True, eq=False)
+class EventLog:
+    """U users, I items, N events, A actions. Event ``e`` of user ``u`` lies in ``offsets[u]:offsets[u + 1]``."""
+
+    name: str
+    users: np.ndarray
+    """(U,) str: raw ids, in order of first appearance in the file."""
+    items: np.ndarray
+    """(I + 1,) str: raw ids, in order of first appearance in the file; items[0] is "" (padding)."""
+    offsets: np.ndarray
+    """(U + 1,) int64."""
+    item: np.ndarray
+    """(N,) int64 in 1..I."""
+    time: np.ndarray | None
+    """(N,) int64 seconds, or None where the source has no times."""
+    tied: np.ndarray | None
+    """(N,) bool: the event has the time of the user's event before it, at the source's resolution (which may
+    be finer than seconds). None where the source has no times."""
+    actions: np.ndarray | None
+    """(N, A) uint8 in {0, 1}."""
+    action_names: tuple[str, ...]
+    item_table: pd.DataFrame | None
+    """Index 1..I, every column a string; "" where the source says nothing about an item."""
+    text_fields: tuple[str, ...]
+    """The columns of ``item_table`` that describe an item, most telling first."""
+    files: dict[str, str]
+    """File name -> SHA-256 of what was read."""
+    fingerprint: str
+    """SHA-256 of ids, order, times and actions; independent of machine and library versions."""
+    notes: tuple[str, ...] = ()
+    """What was done to the data and what a reader of its results must know, one sentence each."""
+
+    @property
+    def n_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items) - 1
+
+    @property
+    def n_events(self) -> int:
+        return len(self.item)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(U,) int64: events of each user."""
+        return np.diff(self.offsets)
+
+    @property
+    def tie_share(self) -> float | None:
+        """Share of events at the same time as the user's event before."""
+        return None if self.tied is None else float(self.tied.mean())
+
+
+@dataclass
+class RawLog:
+    """What a reader found: N events in the order of the file, ids as dense codes in order of first appearance."""
+
+    path: Path
+    """The file of events, for messages."""
+    user: np.ndarray
+    """(N,) int64 into ``users``."""
+    users: np.ndarray
+    item: np.ndarray
+    """(N,) int64 into ``items``."""
+    items: np.ndarray
+    time: np.ndarray | None = None
+    """(N,) int64 or float64, ``ticks`` to the second."""
+    ticks: int = 1
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+    """(N,) float64 or str: what else the log holds, for action rules."""
+    item_table: pd.DataFrame | None = None
+    """Index: raw item id; columns of strings."""
+    rows: bool = True
+    """One event a line, so that an exact repeat is suspicious. In a list of items a repeat is a repeat."""
+    header: bool = True
+    """Whether a header line stands above the events."""
+    files: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def encode(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int64 codes and the (V,) str ids they stand for, in order of first appearance."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    coded = values.dictionary_encode()
+    return coded.indices.to_numpy().astype(np.int64), np.array(coded.dictionary.to_pylist(), dtype=str)
+
+
+def fingerprint(*parts: str | np.ndarray | None) -> str:
+    """SHA-256 over strings, arrays of strings and arrays of integers: utf-8 and little-endian int64 with their
+    lengths in front, hence the same on every machine and for every library version."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if part is None:
+            sha.update(b"none")
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "iub":
+            sha.update(f"int{list(part.shape)}".encode())
+            sha.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
+        else:
+            encoded = [text.encode() for text in ([part] if isinstance(part, str) else part.tolist())]
+            sha.update(f"str[{len(encoded)}]".encode())
+            sha.update(np.array([len(text) for text in encoded], dtype="<i8").tobytes())
+            sha.update(b"".join(encoded))
+    return sha.hexdigest()
+
+
+def build_log(
+    name: str,
+    raw: RawLog,
+    config: DataConfig,
+    *,
+    rules: Mapping[str, str],
+    duplicates: str = "error",
+    text_fields: tuple[str, ...] = (),
+) -> EventLog:
+    """Filters, orders and labels the events of ``raw``.
+
+    Users' events are sorted by time with a stable sort, so that events at the same time keep the order of the
+    file; without times the order of the file is the order. ``rules`` and ``duplicates`` are the data set's own,
+    used where ``config`` names none.
+
+    Raises:
+        InputError: no event, repeated rows (unless allowed), nothing left after filtering, or a rule that
+            does not fit the columns.
+    """
+    if len(raw.item) == 0:
+        raise InputError(f"{raw.path} holds no events; restore it from its source")
+    notes = list(raw.notes)
+    kept = _without_repeats(raw, config.duplicates or duplicates, notes)
+    kept = _core(raw, kept, config, notes)
+    user, seen_users = pd.factorize(raw.user[kept])
+    item, seen_items = pd.factorize(raw.item[kept])
+
+    ticks = None if raw.time is None else raw.time[kept]
+    order = _order(user, ticks, config)
+    user, item, kept = user[order].astype(np.int64), item[order].astype(np.int64) + 1, kept[order]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(seen_users)))]).astype(np.int64)
+    time = tied = None
+    if ticks is not None:
+        ticks = ticks[order]
+        time = np.floor_divide(ticks, raw.ticks).astype(np.int64)
+        tied = np.zeros(len(item), dtype=bool)
+        tied[1:] = (ticks[1:] == ticks[:-1]) & (user[1:] == user[:-1])
+    else:
+        notes.append("the source has no times: the order of the file is taken as the order of events")
+    if config.ties == "random":
+        notes.append(f"events of a user at the same time were shuffled once with seed {config.tie_seed}")
+
+    rules = rules if config.actions is None else config.actions
+    actions = None
+    if rules:
+        actions = apply_rules(rules, {key: values[kept] for key, values in raw.columns.items()}, str(raw.path))
+        notes.extend(_constant_actions(tuple(rules), actions))
+
+    users = raw.users[seen_users]
+    items = np.concatenate([[""], raw.items[seen_items]])
+    table, text_fields = _item_table(raw.item_table, items, text_fields)
+    return EventLog(
+        name=name,
+        users=users,
+        items=items,
+        offsets=offsets,
+        item=item,
+        time=time,
+        tied=tied,
+        actions=actions,
+        action_names=tuple(rules),
+        item_table=table,
+        text_fields=text_fields,
+        files=dict(raw.files),
+        fingerprint=fingerprint("log 1", users, items, offsets, item, time, np.array(list(rules), dtype=str), actions),
+        notes=tuple(notes),
+    )
+
+
+def _without_repeats(raw: RawLog, rule: str, notes: list[str]) -> np.ndarray:
+    """Indices of the rows to keep, ascending."""
+    everything = np.arange(len(raw.item))
+    if not raw.rows:
+        return everything
+    frame = pd.DataFrame({"user": raw.user, "item": raw.item, **({} if raw.time is None else {"time": raw.time})})
+    # Most rows differ in user, item and time; the other columns are compared only where these three agree.
+    suspects = np.flatnonzero(frame.duplicated(keep=False).to_numpy())
+    if len(suspects) == 0:
+        return everything
+    full = frame.iloc[suspects].assign(**{f"column {k}": v[suspects] for k, v in raw.columns.items()})
+    repeats = suspects[full.duplicated().to_numpy()]
+    if len(repeats) == 0:
+        return everything
+    if rule == "error":
+        same = full[(full == full.loc[repeats[0]]).all(axis=1)].index[0]
+        raise InputError(
+            f"{raw.path}: line {_line(raw, repeats[0])} repeats line {_line(raw, same)} exactly "
+            f"({len(repeats)} such rows); remove them, or set data.duplicates to 'first' or 'keep'"
+        )
+    if rule == "keep":
+        notes.append(f"{len(repeats)} rows repeat another exactly; all were kept")
+        return everything
+    notes.append(f"{len(repeats)} rows repeat another exactly; the first of each was kept")
+    return np.setdiff1d(everything, repeats, assume_unique=True)
+
+
+def _line(raw: RawLog, row: int) -> int:
+    return line_of_row(raw.path, row) if raw.header else int(row) + 1
+
+
+def _core(raw: RawLog, kept: np.ndarray, config: DataConfig, notes: list[str]) -> np.ndarray:
+    """Drops users and items with too few events until none is left."""
+    before = len(kept)
+    while True:
+        users = np.bincount(raw.user[kept], minlength=len(raw.users)) >= config.min_user_events
+        items = np.bincount(raw.item[kept], minlength=len(raw.items)) >= config.min_item_events
+        enough = users[raw.user[kept]] & items[raw.item[kept]]
+        if enough.all():
+            break
+        kept = kept[enough]
+    if len(kept) == 0:
+        raise InputError(
+            f"{raw.path}: no event is left with data.min_user_events={config.min_user_events} and "
+            f"data.min_item_events={config.min_item_events}; lower them"
+        )
+    if len(kept) < before:
+        notes.append(
+            f"{before - len(kept)} events were dropped: users with fewer than {config.min_user_events} events and "
+            f"items with fewer than {config.min_item_events}, until none was left"
+        )
+    return kept
+
+
+def _order(user: np.ndarray, time: np.ndarray | None, config: DataConfig) -> np.ndarray:
+    """(N,) stable order by user, then time, then the file (or a seeded shuffle)."""
+    keys = [user] if time is None else [time, user]
+    if config.ties == "random" and time is not None:
+        # The raw stream of a bit generator is guaranteed not to change between numpy versions.
+        keys.insert(0, np.random.PCG64(config.tie_seed).random_raw(len(user)))
+    return np.lexsort(keys)
+
+
+def _constant_actions(names: tuple[str, ...], actions: np.ndarray) -> list[str]:
+    rates = actions.mean(axis=0)
+    return [
+        f"action '{name}' {'never occurs' if rate == 0 else 'occurs in every event'}: "
+        "its normalized entropy and AUC are undefined"
+        for name, rate in zip(names, rates, strict=True)
+        if rate in (0, 1)
+    ]
+
+
+def _item_table(
+    table: pd.DataFrame | None, items: np.ndarray, text_fields: tuple[str, ...]
+) -> tuple[pd.DataFrame | None, tuple[str, ...]]:
+    """The rows of the log's items by dense id, without columns that are empty for all of them."""
+    if table is None:
+        return None, ()
+    table = table.reindex(items[1:]).set_axis(range(1, len(items)))
+    table = table.where(table.notna(), "")
+    table = table.loc[:, [column for column in table.columns if (table[column] != "").any()]]
+    return table, tuple(name for name in text_fields if name in table.columns)

@@ -1,0 +1,116 @@
+"""Delimited text with declared columns: read by a fast parser, and searched line by line once it refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from harness.errors import InputError
+
+__all__ = ["Column", "line_of_row", "read_table"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a file."""
+
+    name: str
+    kind: Literal["text", "id", "number", "time"] = "text"
+    """An id is not empty, a number is finite, a time is a number that is not negative."""
+
+    @property
+    def numeric(self) -> bool:
+        return self.kind in ("number", "time")
+
+
+def read_table(path: Path, columns: Sequence[Column], *, separator: str = "\t") -> pa.Table:
+    """The rows of ``path`` below its header line: float64 for numeric columns, strings for the others. Blank lines are skipped.
+
+    Raises:
+        InputError: a line with too many or too few fields, a bad, infinite or negative number, an empty id,
+            text that is not UTF-8, no rows. The message names the line.
+    """
+    names = [column.name for column in columns]
+    types = {column.name: pa.float64() if column.numeric else pa.string() for column in columns}
+    try:
+        table = csv.read_csv(
+            path,
+            # The threads of a 1 MB block cost more than they save, and a long text must fit into one block.
+            csv.ReadOptions(use_threads=False, block_size=1 << 26, column_names=names, skip_rows=1),
+            csv.ParseOptions(delimiter=separator, quote_char=False),
+            csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except pa.ArrowException as error:
+        _find_fault(path, columns, separator)
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if table.num_rows == 0:
+        raise InputError(f"{path} has no rows; restore it from its source")
+    for column in columns:
+        if _faulty(column, table[column.name]):
+            _find_fault(path, columns, separator)
+    return table
+
+
+def _faulty(column: Column, values: pa.ChunkedArray) -> bool:
+    if column.numeric:
+        numbers = values.to_numpy()
+        return not np.isfinite(numbers).all() or (column.kind == "time" and numbers.min() < 0)
+    return column.kind == "id" and pc.any(pc.equal(values, "")).as_py()
+
+
+def line_of_row(path: Path, row: int) -> int:
+    """The line number, from 1, of data row ``row``, from 0."""
+    for seen, (number, _) in enumerate(_lines(path)):
+        if seen == row:
+            return number
+    raise IndexError(row)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each line that is not blank, after the header."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if number > 1 and line.strip(b"\r\n"):
+                yield number, line
+
+
+def _find_fault(path: Path, columns: Sequence[Column], separator: str) -> None:
+    """Raises the :class:`InputError` of the first line that is off; returns where none is."""
+    for number, line in _lines(path):
+        where = f"{path}: line {number}"
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{where} is not UTF-8; convert the file, as with iconv -t utf-8") from None
+        fields = text.rstrip("\r\n").split(separator)
+        if len(fields) != len(columns):
+            cut = "" if text.endswith("\n") else " and ends without a line break, so the file looks truncated"
+            raise InputError(
+                f"{where} has {len(fields)} fields instead of {len(columns)}{cut}; mend it or restore the file"
+            )
+        for column, value in zip(columns, fields, strict=True):
+            problem = _problem(column, value)
+            if problem:
+                raise InputError(f"{where}, column '{column.name}': {value!r} {problem}; mend it or drop the line")
+
+
+def _problem(column: Column, value: str) -> str | None:
+    if not column.numeric:
+        return "is no id" if column.kind == "id" and not value else None
+    try:
+        number = float(value)
+    except ValueError:
+        return "is no number"
+    if not math.isfinite(number):
+        return "is not finite"
+    return "is negative, which a time can't be" if column.kind == "time" and number < 0 else None

@@ -1,0 +1,205 @@
+"""Settings of item codes. Imports no numerical library, so that a study file is checked in no time."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from harness.errors import InputError, nearest
+from harness.settings import Settings, parse
+
+__all__ = [
+    "FileCodes",
+    "ItemsConfig",
+    "OptimisedProduct",
+    "Product",
+    "RandomVectors",
+    "ResidualKMeans",
+    "ResidualVAE",
+    "SentenceEncoder",
+    "TextConfig",
+    "TfidfSvd",
+]
+
+
+def _by_kind(*kinds: type[Settings]) -> BeforeValidator:
+    """Picks the settings class that the key ``kind`` names; the first one where there is no such key.
+
+    pydantic's own discriminated unions demand the key and put the class's name into the path of every error.
+    """
+    named = {kind.model_fields["kind"].default: kind for kind in kinds}
+
+    def choose(value: Any) -> Any:
+        if isinstance(value, kinds):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"expected keys and values such as {{kind: {next(iter(named))}}}")
+        name = value.get("kind", next(iter(named)))
+        if name not in named:
+            raise ValueError(f"unknown kind '{name}'; {nearest(str(name), named)}")
+        try:
+            return parse(named[name], value, f"kind '{name}'")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(choose)
+
+
+class TextConfig(Settings):
+    """Which columns of the item table make an item's text, and how. By default as the data set says."""
+
+    fields: tuple[str, ...] | None = None
+    """Columns, joined by ". " in this order, missing ones left out. None: the data set's own choice."""
+    template: str | None = None
+    """A sentence with columns in braces, ``"{title}, made by {brand}"``; a missing value leaves a gap."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TextConfig:
+        if self.fields is not None and self.template is not None:
+            raise ValueError("'fields' and 'template' exclude each other; keep one")
+        return self
+
+
+class TfidfSvd(Settings):
+    """TF-IDF of words, reduced by a truncated SVD (latent semantic analysis). Needs no download."""
+
+    kind: Literal["tfidf-svd"] = "tfidf-svd"
+    dim: PositiveInt = 256
+    ngrams: tuple[PositiveInt, PositiveInt] = (1, 2)
+    """Shortest and longest word sequence that counts as a term."""
+    min_items: PositiveInt = 2
+    """A term counts if at least this many items have it."""
+    max_terms: PositiveInt | None = 50_000
+    """Keep this many of the most frequent terms; null keeps all."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TfidfSvd:
+        if self.ngrams[0] > self.ngrams[1]:
+            raise ValueError("'ngrams' is [shortest, longest]; swap the two")
+        return self
+
+
+class SentenceEncoder(Settings):
+    """Any sentence-transformers model. Needs the extra ``harness[text]``."""
+
+    kind: Literal["sentence-transformer"] = "sentence-transformer"
+    model: str = "sentence-transformers/sentence-t5-base"
+    """Name on the Hugging Face hub, or a local folder."""
+    revision: str | None = None
+    """Commit or tag on the hub; null takes the newest, which may change."""
+    device: str = "cpu"
+    batch_size: PositiveInt = 64
+
+
+class RandomVectors(Settings):
+    """Control: vectors, and so codes, that know nothing of the text."""
+
+    kind: Literal["random"] = "random"
+    dim: PositiveInt = 128
+
+
+class _Product(Settings):
+    levels: PositiveInt = 8
+    """Codes per item, m."""
+    size: PositiveInt = 256
+    """Codes per level."""
+    dim: PositiveInt | None = None
+    """Width after the PCA, a multiple of ``levels``; null: the largest one up to 128 that the vectors allow."""
+    whiten: bool = True
+    """Scale the principal components to variance 1 (RPG, Hou et al., KDD 2025, whose vectors are so made)."""
+    iterations: PositiveInt = 25
+    """Of each k-means."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> _Product:
+        if self.dim is not None and self.dim % self.levels:
+            raise ValueError(f"'dim' {self.dim} is no multiple of 'levels' {self.levels}; change one of them")
+        return self
+
+
+class OptimisedProduct(_Product):
+    """Optimised product quantisation (Ge et al., CVPR 2013), by faiss: RPG's parallel codes."""
+
+    kind: Literal["opq"] = "opq"
+    rotations: PositiveInt = 50
+    """Alternations of rotation and codebooks."""
+
+    @model_validator(mode="after")
+    def _power_of_two(self) -> OptimisedProduct:
+        if self.size.bit_count() != 1:
+            raise ValueError(f"faiss's OPQ needs a power of two as 'size', not {self.size}; kind 'pq' takes any")
+        return self
+
+
+class Product(_Product):
+    """Product quantisation (Jegou et al., TPAMI 2011): a k-means in each slice of the vector."""
+
+    kind: Literal["pq"] = "pq"
+
+
+class ResidualKMeans(Settings):
+    """Each level is a k-means of what the levels before it left over."""
+
+    kind: Literal["rkmeans"] = "rkmeans"
+    levels: PositiveInt = 3
+    size: PositiveInt = 256
+    iterations: PositiveInt = 50
+    restarts: PositiveInt = 1
+    """Runs of each k-means, of which the best is kept."""
+
+
+class ResidualVAE(Settings):
+    """RQ-VAE (Lee et al., CVPR 2022; item codes: Rajput et al., NeurIPS 2023)."""
+
+    kind: Literal["rqvae"] = "rqvae"
+    levels: PositiveInt = 3
+    size: PositiveInt = 256
+    hidden: tuple[PositiveInt, ...] = (512, 256, 128)
+    """Widths of the encoder's hidden layers; the decoder mirrors them."""
+    latent: PositiveInt = 32
+    beta: PositiveFloat = 0.25
+    """Weight of the commitment term."""
+    epochs: PositiveInt = 300
+    batch_size: PositiveInt = 1024
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: float = Field(default=1e-4, ge=0)
+    sinkhorn: PositiveFloat | None = None
+    """Entropic regularisation epsilon of a balanced assignment on the last level; null: the nearest code."""
+    sinkhorn_iterations: PositiveInt = 50
+    device: str = "cpu"
+
+
+class FileCodes(Settings):
+    """Codes that somebody else made, in the field's ``*.index.json`` form."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    size: PositiveInt = 256
+    """Codes per level; a larger code in the file is an error."""
+    offset: int = 0
+    """What to add to a key of the file to get the item's id in the data (1: keys from 0, ids from 1)."""
+    extra_items: Literal["error", "ignore"] = "error"
+    """What to do with keys that are no item of the data."""
+
+
+class ItemsConfig(Settings):
+    """From an item's text to its codes."""
+
+    encoder: Annotated[
+        TfidfSvd | SentenceEncoder | RandomVectors, _by_kind(TfidfSvd, SentenceEncoder, RandomVectors)
+    ] = TfidfSvd()
+    text: TextConfig = TextConfig()
+    missing_text: Literal["error", "empty"] = "error"
+    """What to do with an item without text: refuse, or encode the empty text."""
+    quantiser: Annotated[
+        OptimisedProduct | Product | ResidualKMeans | ResidualVAE | FileCodes,
+        _by_kind(OptimisedProduct, Product, ResidualKMeans, ResidualVAE, FileCodes),
+    ] = OptimisedProduct()
+    fit_on: Literal["train", "all"] = "train"
+    """Items that vectorisers and quantisers are fitted on: those of the training part, or all. All are encoded."""
+    collisions: Literal["keep", "level"] = "keep"
+    """Items with equal codes: leave them, or number them in one more level (TIGER's fourth digit)."""
+    collision_size: PositiveInt = 256
+    """How many items with equal codes that level can tell apart."""
+    seed: int = Field(default=0, ge=0)

@@ -1,0 +1,165 @@
+"""Vectors -> codes: product and residual quantisers. faiss does the k-means and the rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from harness.errors import InputError
+from harness.items.config import OptimisedProduct, Product, ResidualKMeans, ResidualVAE
+
+__all__ = ["Quantised", "k_means", "nearest_code", "quantise"]
+
+Quantiser = OptimisedProduct | Product | ResidualKMeans | ResidualVAE
+
+_WIDEST = 128
+"""Width of the vectors that product quantisers get unless the settings say otherwise (RPG's, for sentence-t5)."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Codes of all items, and what they stand for."""
+
+    codes: np.ndarray
+    """(I, m) int64."""
+    input: np.ndarray
+    """(I, d) float32: the vectors as the quantiser saw them, after its own scaling."""
+    reconstruction: np.ndarray
+    """(I, d) float32: the same vectors, made from the codes alone."""
+
+
+def quantise(
+    vectors: np.ndarray,
+    train: np.ndarray,
+    config: Quantiser,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Quantised:
+    """Fits a quantiser on the rows ``train`` of (I, D) vectors and encodes all of them.
+
+    Runs on one thread: with several, the order in which faiss adds numbers up, and so the codes, would change
+    from run to run. faiss may still change its OPQ between versions, so codes are stored, never made again.
+
+    Raises:
+        InputError: fewer items to fit on than codes in a level, or vectors too narrow for the levels.
+    """
+    if config.size > len(train):
+        raise InputError(
+            f"items.quantiser.size is {config.size}, but there are only {len(train)} items to fit on; "
+            f"set items.quantiser.size: {1 << (len(train).bit_length() - 1)} or less"
+        )
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    faiss_threads = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(1)
+        with threadpool_limits(1):
+            if isinstance(config, ResidualVAE):
+                return _rqvae(vectors, train, config, seed, progress)
+            if isinstance(config, ResidualKMeans):
+                return _residual_k_means(vectors, train, config, seed)
+            return _product(vectors, train, config, seed)
+    finally:
+        faiss.omp_set_num_threads(faiss_threads)
+
+
+def k_means(points: np.ndarray, size: int, *, iterations: int, seed: int, restarts: int = 1) -> np.ndarray:
+    """(size, d) float32 centroids of (n, d) points; n >= size.
+
+    faiss would otherwise sample large inputs down and complain of small ones: every point counts here.
+    """
+    clustering = faiss.Kmeans(
+        points.shape[1],
+        size,
+        niter=iterations,
+        nredo=restarts,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(points),
+    )
+    clustering.train(np.ascontiguousarray(points, dtype=np.float32))
+    return clustering.centroids
+
+
+def nearest_code(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """(n,) int64: the index of each point's nearest centroid in squared Euclidean distance."""
+    _, index = faiss.knn(np.ascontiguousarray(points), np.ascontiguousarray(centroids), 1)
+    return index[:, 0].astype(np.int64)
+
+
+def _product(vectors: np.ndarray, train: np.ndarray, config: OptimisedProduct | Product, seed: int) -> Quantised:
+    vectors = _principal_components(vectors, train, config, seed)  # (I, d)
+    rotation = np.eye(vectors.shape[1], dtype=np.float32)  # (d, d)
+    if isinstance(config, OptimisedProduct):
+        rotation = _opq_rotation(vectors[train], config, seed)
+    turned = vectors @ rotation.T  # (I, d)
+    codes, decoded = [], []
+    for level, part in enumerate(np.split(turned, config.levels, axis=1)):  # (I, d / m)
+        centroids = k_means(part[train], config.size, iterations=config.iterations, seed=seed + level)
+        code = nearest_code(part, centroids)
+        codes.append(code)
+        decoded.append(centroids[code])
+    return Quantised(np.stack(codes, 1), vectors, np.concatenate(decoded, 1) @ rotation)
+
+
+def _principal_components(
+    vectors: np.ndarray, train: np.ndarray, config: OptimisedProduct | Product, seed: int
+) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    room = min(vectors.shape[1], len(train) - 1)
+    dim = config.dim or min(_WIDEST, room) // config.levels * config.levels
+    if not 0 < dim <= room:
+        raise InputError(
+            f"items.quantiser wants {config.dim or config.levels} dimensions, but {len(train)} items to fit on and "
+            f"vectors of width {vectors.shape[1]} give {room}; lower items.quantiser.{'dim' if config.dim else 'levels'}"
+        )
+    pca = PCA(dim, whiten=config.whiten, svd_solver="covariance_eigh", random_state=seed).fit(vectors[train])
+    return np.ascontiguousarray(pca.transform(vectors), dtype=np.float32)  # (I, d)
+
+
+def _opq_rotation(points: np.ndarray, config: OptimisedProduct, seed: int) -> np.ndarray:
+    """(d, d) float32 orthonormal: the rotation after which a product quantiser loses least."""
+    dim = points.shape[1]
+    quantiser = faiss.ProductQuantizer(dim, config.levels, config.size.bit_length() - 1)
+    quantiser.cp.seed = seed
+    quantiser.cp.min_points_per_centroid = 1
+    quantiser.cp.max_points_per_centroid = len(points)
+    rotation = faiss.OPQMatrix(dim, config.levels, dim)
+    rotation.pq = quantiser
+    rotation.niter = config.rotations
+    rotation.max_train_points = len(points)
+    rotation.train(np.ascontiguousarray(points))
+    return faiss.vector_to_array(rotation.A).reshape(dim, dim)
+
+
+def _residual_k_means(vectors: np.ndarray, train: np.ndarray, config: ResidualKMeans, seed: int) -> Quantised:
+    residual, codes = vectors, []
+    for level in range(config.levels):
+        centroids = k_means(
+            residual[train], config.size, iterations=config.iterations, seed=seed + level, restarts=config.restarts
+        )
+        code = nearest_code(residual, centroids)
+        residual = residual - centroids[code]  # (I, d)
+        codes.append(code)
+    return Quantised(np.stack(codes, 1), vectors, vectors - residual)
+
+
+def _rqvae(
+    vectors: np.ndarray, train: np.ndarray, config: ResidualVAE, seed: int, progress: Callable[[str], None] | None
+) -> Quantised:
+    import torch
+
+    from harness.items.rqvae import fit_rqvae
+
+    # One centre and one scale for all: a scale per dimension would make the noise of the last ones as loud as
+    # the first ones, which carry the text's meaning.
+    centre = vectors[train].mean(0)
+    scaled = (vectors - centre) / max(float(vectors[train].std()), 1e-12)
+    model = fit_rqvae(scaled[train], config, seed, progress)
+    codes = model.encode(torch.from_numpy(scaled).to(config.device))
+    return Quantised(codes.cpu().numpy(), scaled, model.decode(codes).cpu().numpy())

@@ -1,0 +1,214 @@
+"""From a design to its cells: every setting resolved, every input fingerprinted, every cell named by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.config import DataConfig
+from harness.data.datasets import load
+from harness.data.log import EventLog
+from harness.data.splits import Split, make_split
+from harness.errors import InputError
+from harness.files import digest
+from harness.interface import Recommender, Task
+from harness.items.config import ItemsConfig
+from harness.registry import load_model
+from harness.settings import Settings, parse
+from harness.study.design import Study, merged
+from harness.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from harness.items.codes import ItemCodes
+
+__all__ = ["FORMAT", "Arm", "Cell", "Inputs", "make_cells"]
+
+FORMAT = 1
+"""Of a cell directory; raised when an old cell can no longer be read."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A variant on a data set, with every default filled in."""
+
+    variant: str
+    model: type[Recommender]
+    model_name: str
+    config: Settings
+    training: TrainingConfig
+    data: DataConfig
+    items: ItemsConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: an arm, a data set and a seed. ``id`` is the hash of all that decides its result."""
+
+    id: str
+    dataset: str
+    arm: Arm
+    seed: int
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset} / {self.arm.variant} / seed {self.seed}"
+
+
+@dataclass
+class Inputs:
+    """Loads each data set, split and set of codes once, however many cells use it."""
+
+    data_root: Path | None
+    cache: Path
+    say: Callable[[str], None] = lambda line: None
+    _logs: dict[str, EventLog] = field(default_factory=dict)
+    _splits: dict[str, Split] = field(default_factory=dict)
+    _codes: dict[str, ItemCodes] = field(default_factory=dict)
+
+    def log(self, dataset: str, data: DataConfig) -> EventLog:
+        # The length of the model's window is no business of the log's.
+        key = digest([dataset, data.model_dump(mode="json", exclude={"max_length"})])
+        if key not in self._logs:
+            self._logs[key] = load(dataset, data, self.data_root)
+        return self._logs[key]
+
+    def split(self, dataset: str, data: DataConfig) -> tuple[EventLog, Split]:
+        key = digest([dataset, data.model_dump(mode="json", exclude={"max_length"})])
+        log = self.log(dataset, data)
+        if key not in self._splits:
+            self._splits[key] = make_split(log, data)
+        return log, self._splits[key]
+
+    def codes(self, dataset: str, arm: Arm) -> ItemCodes | None:
+        """The codes that the arm's model asks for; None where it asks for none."""
+        if not arm.model.needs.codes:
+            return None
+        log, split = self.split(dataset, arm.data)
+        unique = arm.model.needs.unique_codes
+        key = digest([log.fingerprint, split.fingerprint, arm.items.model_dump(mode="json"), unique])
+        if key not in self._codes:
+            from harness.items.codes import item_codes  # its libraries are slow to import
+
+            self.say(f"codes of {dataset}: {arm.items.quantiser.kind} ...")
+            self._codes[key] = item_codes(log, split, arm.items, unique=unique, cache=self.cache)
+        return self._codes[key]
+
+
+def make_cells(study: Study, inputs: Inputs) -> list[Cell]:
+    """The cells of a design, seed by seed, so that an interrupted study has whole comparisons.
+
+    Raises:
+        InputError: a model that is unknown, does not do the task or gets a key that it does not know; data that
+            can't be read or lacks what a model needs.
+    """
+    arms = {(d, v): _arm(study, d, v) for d in study.datasets for v in study.variants}
+    cells = []
+    for dataset in study.datasets:
+        splits = {}
+        for variant in study.variants:
+            arm = arms[dataset, variant]
+            log, split = inputs.split(dataset, arm.data)
+            _check_needs(arm, log)
+            splits[split.fingerprint] = variant
+            if len(splits) > 1:
+                first, second = list(splits.values())[:2]
+                raise InputError(
+                    f"study '{study.study}': variants '{first}' and '{second}' would be tested on different splits "
+                    f"of '{dataset}'; set data.split and its like for the whole study"
+                )
+    for dataset in study.datasets:
+        for seed in study.seeds:
+            for variant in study.variants:
+                cells.append(_cell(study, dataset, arms[dataset, variant], seed, inputs))
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.id in seen:
+            raise InputError(
+                f"study '{study.study}': variants '{seen[cell.id].arm.variant}' and '{cell.arm.variant}' are the same "
+                f"on '{cell.dataset}'; change what one of them sets, or take it out"
+            )
+        seen[cell.id] = cell
+    return cells
+
+
+def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Cell:
+    log, split = inputs.split(dataset, arm.data)
+    codes = inputs.codes(dataset, arm)
+    identity = {
+        "format": FORMAT,
+        "task": study.task,
+        "dataset": dataset,
+        "model": arm.model_name,
+        "config": arm.config.model_dump(mode="json"),
+        "training": arm.training.model_dump(mode="json"),
+        "data": arm.data.model_dump(mode="json"),
+        "items": arm.items.model_dump(mode="json") if codes else None,
+        "budget": study.budget.model_dump(mode="json"),
+        "selection": {"primary": study.primary, "candidates": study.candidates if study.task == "retrieval" else None},
+        "attention": study.attention,
+        "seed": seed,
+        "fingerprints": {
+            "files": dict(sorted(log.files.items())),
+            "log": log.fingerprint,
+            "split": split.fingerprint,
+            "codes": codes.fingerprint if codes else None,
+        },
+    }
+    return Cell(digest(identity)[:16], dataset, arm, seed, identity)
+
+
+def _arm(study: Study, dataset: str, variant: str) -> Arm:
+    declared = study.variants[variant]
+    where = f"study '{study.study}', variant '{variant}'"
+    model = load_model(declared.model)
+    if Task(study.task) not in model.tasks:
+        done = ", ".join(sorted(model.tasks))
+        raise InputError(f"{where}: model '{declared.model}' does not do the task '{study.task}', but: {done}")
+    own: dict[str, Any] = {}
+    other: dict[str, dict[str, Any]] = {"training": dict(model.training), "data": {}, "items": {}}
+    for key, value in {**study.common, **study.datasets[dataset], **declared.set}.items():
+        part, _, rest = key.partition(".")
+        if rest and part in other:
+            _put(other[part], rest.split("."), value)
+        elif rest:
+            _put(own, key.split("."), value)
+        else:
+            own[key] = value
+    data = merged(study.data.model_dump(), other["data"])
+    items = merged(study.items.model_dump(), other["items"])
+    return Arm(
+        variant=variant,
+        model=model,
+        model_name=declared.model,
+        config=parse(model.Config, own, f"{where} (model '{declared.model}')"),
+        training=parse(TrainingConfig, other["training"], f"{where}, training"),
+        data=parse(DataConfig, data, f"{where}, data"),
+        items=parse(ItemsConfig, items, f"{where}, items"),
+    )
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
+
+
+def _check_needs(arm: Arm, log: EventLog) -> None:
+    needs = arm.model.needs
+    if needs.actions and not log.action_names:
+        raise InputError(
+            f"variant '{arm.variant}': model '{arm.model_name}' needs actions and data set '{log.name}' has none; "
+            "declare them under data.actions, as in {like: 'rating >= 4'}"
+        )
+    if needs.times and log.time is None:
+        raise InputError(
+            f"variant '{arm.variant}': model '{arm.model_name}' needs event times and data set '{log.name}' has none"
+        )
+    if arm.training.stride is not None and arm.training.stride > arm.data.max_length:
+        raise InputError(
+            f"variant '{arm.variant}': training.stride {arm.training.stride} is longer than data.max_length "
+            f"{arm.data.max_length}, so events would be skipped; lower the stride"
+        )

@@ -1,0 +1,229 @@
+"""A study file: the declared design, its presets, and changes made to it on the command line."""
+
+from __future__ import annotations
+
+import copy
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from harness.data.config import DataConfig
+from harness.errors import InputError, nearest
+from harness.items.config import ItemsConfig
+from harness.settings import Settings, parse
+from harness.training_config import Budget
+
+__all__ = ["Study", "Variant", "load_study", "merged", "study_files", "study_name"]
+
+NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+
+
+class Variant(Settings):
+    """One arm of the comparison: a model and what is set differently."""
+
+    model: str
+    label: str | None = None
+    """How tables and figures call it; the variant's key where absent."""
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Study(Settings):
+    """The design: models x variants x datasets x seeds, and how the result is judged."""
+
+    study: str = Field(pattern=NAME)
+    title: str = ""
+    question: str = ""
+    task: Literal["retrieval", "action"] = "retrieval"
+    datasets: dict[str, dict[str, Any]]
+    """Data set -> what is set differently there; a plain list of names will do."""
+    seeds: tuple[int, ...]
+    """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
+    control: str | None = None
+    """The variant that the others are compared with."""
+    data: DataConfig = DataConfig()
+    items: ItemsConfig = ItemsConfig()
+    common: dict[str, Any] = Field(default_factory=dict)
+    """Set on every variant, before its own ``set``."""
+    variants: dict[str, Variant] = Field(min_length=1)
+    budget: Budget = Budget()
+    candidates: Literal["all", "unseen"] = "unseen"
+    """Retrieval's protocol that tables show first: may items of the history be recommended again (all) or not?"""
+    metrics: tuple[str, ...] = Field(min_length=1)
+    primary: str
+    """The metric that picks the epoch on validation, and that the tests are about."""
+    attention: bool = False
+    """Measure attention on the test histories, for the models that show it."""
+    equivalence_margin: float | None = Field(None, gt=0)
+    """A difference within +-margin of the primary metric counts as practically equal (TOST)."""
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, (list, tuple)):
+            value = {name: {} for name in value}
+        if not value:
+            raise ValueError("name at least one data set")
+        return {name: settings or {} for name, settings in value.items()}
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 1:
+                raise ValueError("a study needs at least one seed")
+            return tuple(range(value))
+        if not value or len(set(value)) != len(value) or any(not isinstance(s, int) or s < 0 for s in value):
+            raise ValueError("seeds are a number of them, or a list of different whole numbers from 0 on")
+        return tuple(value)
+
+    @field_validator("variants")
+    @classmethod
+    def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
+        for name in value:
+            if not name or "/" in name or name != name.strip():
+                raise ValueError(f"'{name}' can't name a variant")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if self.control is not None and self.control not in self.variants:
+            raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
+        known = _check_metrics(self.task, (*self.metrics, self.primary))
+        object.__setattr__(self, "metrics", known[:-1])
+        object.__setattr__(self, "primary", known[-1])
+        if self.primary not in self.metrics:
+            raise ValueError(f"primary '{self.primary}' is not among the metrics {', '.join(self.metrics)}")
+        return self
+
+    def label(self, variant: str) -> str:
+        return self.variants[variant].label or variant
+
+
+def _check_metrics(task: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    if task == "retrieval":
+        from harness.tasks.ranking_metrics import check_metric
+    else:
+        from harness.tasks.action_metrics import check_metric
+    try:
+        return tuple(check_metric(name) for name in names)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def study_files() -> dict[str, Path]:
+    """The studies that ship, by name."""
+    folder = Path(str(resources.files("studies")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.stem != "claims"}
+
+
+def load_study(
+    name: str,
+    *,
+    preset: str = "default",
+    settings: tuple[str, ...] = (),
+    seeds: str | None = None,
+    datasets: tuple[str, ...] = (),
+) -> Study:
+    """The study called ``name`` (or the file of that path) under a preset and the command line's changes.
+
+    Raises:
+        InputError: no such study, file, preset or key; or a value that does not fit.
+    """
+    raw = _read(name)
+    where = f"study '{name}'"
+    presets = raw.pop("presets", None) or {}
+    if preset != "default" and preset not in presets:
+        raise InputError(f"{where} has no preset '{preset}'; {nearest(preset, [*presets, 'default'])}")
+    raw = merged(raw, presets.get(preset) or {})
+    for setting in settings:
+        _apply(raw, setting)
+    if seeds is not None:
+        raw["seeds"] = _parse_seeds(seeds)
+    if datasets:
+        known = raw.get("datasets") or {}
+        raw["datasets"] = {d: known.get(d, {}) if isinstance(known, dict) else {} for d in datasets}
+    return parse(Study, raw, where)
+
+
+def study_name(name: str) -> str:
+    """The name that the study called ``name``, or the study file of that path, gives its run."""
+    return str(_read(name).get("study", name))
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, mapping by mapping; ``datasets`` is replaced as a whole,
+    and so is a mapping that becomes another ``kind``, whose keys are others."""
+    result = copy.deepcopy(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        another_kind = (
+            isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) != old.get("kind")
+        )
+        if isinstance(value, dict) and isinstance(old, dict) and key != "datasets" and not another_kind:
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _read(name: str) -> dict[str, Any]:
+    known = study_files()
+    path = known.get(name)
+    if path is None:
+        path = Path(name)
+        if path.suffix not in {".yaml", ".yml"}:
+            raise InputError(f"unknown study '{name}'; {nearest(name, known)} (the path of a study file ends in .yaml)")
+        if not path.is_file():
+            raise InputError(f"there is no study file {path}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path} is no valid YAML{place}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} holds no study: expected keys such as 'study', 'datasets' and 'variants'")
+    return raw
+
+
+def _apply(raw: dict[str, Any], setting: str) -> None:
+    """Lays one ``key=value`` of the command line over a study: a dotted path into the study file, or a key of
+    the models, which goes to ``common``."""
+    path, sign, text = setting.partition("=")
+    parts = path.strip().split(".")
+    if not sign or not all(parts):
+        raise InputError(f"--set {setting}: write it as key=value, for example --set budget.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {setting}: the value is no valid YAML") from None
+    if parts[0] not in Study.model_fields:
+        raw["common"] = {**(raw.get("common") or {}), ".".join(parts): value}
+        return
+    place = raw
+    for depth, part in enumerate(parts[:-1], start=1):
+        if place.get(part) is None:
+            place[part] = {}
+        if not isinstance(place[part], dict):
+            raise InputError(f"--set {setting}: '{'.'.join(parts[:depth])}' holds no keys")
+        place = place[part]
+        if part in {"set", "common"}:  # from here on a dotted name is one key
+            place[".".join(parts[depth:])] = value
+            return
+    place[parts[-1]] = value
+
+
+def _parse_seeds(text: str) -> int | list[int]:
+    """``5`` (0..4) or ``0,3,7``."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds {text}: give a number of seeds, or a list such as 0,1,2") from None
+    return numbers[0] if len(numbers) == 1 and "," not in text else numbers

@@ -1,0 +1,122 @@
+"""What a person sees while a study runs: bars with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from harness.errors import InputError
+from harness.files import read_json
+from harness.study.cells import Cell
+from harness.study.folder import RunFolder
+
+__all__ = ["Display", "duration"]
+
+PLAIN_SECONDS = 30
+"""Between two lines of progress where there is no terminal."""
+
+
+class Display:
+    """Follows a run folder. It reads what the workers write and asks them nothing."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.fancy = self.console.is_terminal
+        self.live: Live | None = None
+        self.cells: list[Cell] = []
+        self.reported: set[str] = set()
+        self.last_line = 0.0
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def begin(self, cells: list[Cell], folder: RunFolder, workers: int) -> None:
+        self.cells, self.folder, self.workers = cells, folder, workers
+        self.started = time.time()
+        self.reported = {cell.id for cell in cells if folder.is_finished(cell.id)}
+        self.before = len(self.reported)
+        kept = f", {self.before} of them finished before" if self.before else ""
+        self.say(f"{folder.path}: {len(cells)} cells{kept}; {workers} worker{'s' * (workers > 1)}")
+        if self.fancy:
+            self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self.live.start()
+
+    def update(self) -> None:
+        """Looks at the folder again and shows what has changed."""
+        if not self.cells:
+            return
+        under_way = []
+        for cell in self.cells:
+            if cell.id in self.reported:
+                continue
+            if self.folder.is_finished(cell.id):
+                self.reported.add(cell.id)
+                self.say(f"  finished  {cell.name}")
+            elif (failure := self.folder.failure(cell.id)) is not None:
+                self.reported.add(cell.id)
+                self.say(f"  FAILED    {cell.name}: {failure['reason']}")
+            elif (progress := _progress(self.folder.running(cell.id))) is not None:
+                under_way.append((cell, progress))
+        left = self._time_left(under_way)
+        if self.live is not None:
+            self.live.update(self._bars(under_way, left))
+        elif time.time() - self.last_line >= PLAIN_SECONDS and len(self.reported) < len(self.cells):
+            self.last_line = time.time()
+            now = ", ".join(f"{c.arm.variant} seed {c.seed} epoch {p['epoch']}/{p['epochs']}" for c, p in under_way)
+            self.say(f"  {len(self.reported)}/{len(self.cells)} cells, about {left} left; now: {now or 'starting'}")
+
+    def _time_left(self, under_way: list[tuple[Cell, dict[str, Any]]]) -> str:
+        """From the cells that this run finished, and the epochs of those under way."""
+        done = len(self.reported) - self.before
+        passed = time.time() - self.started
+        part = sum(progress["epoch"] / progress["epochs"] for _, progress in under_way)
+        if done + part < 0.05:
+            return "an unknown time"
+        return duration(passed / (done + part) * (len(self.cells) - len(self.reported) - part))
+
+    def _bars(self, under_way: list[tuple[Cell, dict[str, Any]]], left: str) -> Group:
+        overall = Progress(
+            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        )
+        overall.add_task(
+            "cells".ljust(44), total=len(self.cells), completed=len(self.reported), note=f"about {left} left"
+        )
+        epochs = Progress(
+            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        )
+        for cell, progress in under_way:
+            value = "" if progress["value"] is None else f"validation {progress['value']:.4f}"
+            name = cell.name if len(cell.name) <= 42 else cell.name[:41] + "…"
+            epochs.add_task(f"  {name}".ljust(44), total=progress["epochs"], completed=progress["epoch"], note=value)
+        return Group(overall, epochs)
+
+
+def _progress(running: Path) -> dict[str, Any] | None:
+    path = running / "progress.json"
+    try:
+        return read_json(path) if path.exists() else None
+    except InputError:
+        return None
+
+
+def duration(seconds: float) -> str:
+    """A span of time in words that fit its size."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

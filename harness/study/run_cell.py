@@ -1,0 +1,158 @@
+"""Run one cell: train, evaluate, and leave its directory whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+
+from harness.errors import InputError
+from harness.files import whole_file, write_json, writing
+from harness.interface import Recommender, Task
+from harness.provenance import git_state, hardware, versions
+from harness.study.cells import FORMAT, Cell, Inputs
+from harness.study.design import Study
+from harness.study.folder import RunFolder
+from harness.tasks.base import TaskData
+from harness.training import Fitted, fit
+
+__all__ = ["run_cell", "task_data"]
+
+
+def task_data(study: Study, cell: Cell, inputs: Inputs, device: str) -> TaskData:
+    """The cell's data seen through the study's task."""
+    log, split = inputs.split(cell.dataset, cell.arm.data)
+    options: dict[str, Any] = {
+        "max_length": cell.arm.data.max_length,
+        "metrics": list(study.metrics),
+        "device": device,
+    }
+    if study.task == Task.RETRIEVAL:
+        from harness.tasks.retrieval import Retrieval
+
+        return Retrieval(log, split, candidates=study.candidates, **options)
+    from harness.tasks.action import ActionPrediction
+
+    return ActionPrediction(log, split, **options)
+
+
+def build_model(cell: Cell, data: TaskData, inputs: Inputs) -> Recommender:
+    """The cell's model with the weights that its seed gives it."""
+    codes = inputs.codes(cell.dataset, cell.arm)
+    schema = data.schema(codes.codes, codes.sizes) if codes else data.schema()
+    torch.manual_seed(cell.seed)
+    return cell.arm.model(cell.arm.config, schema).to(data.device)
+
+
+def run_cell(
+    study: Study,
+    cell: Cell,
+    inputs: Inputs,
+    folder: RunFolder,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """Trains the cell, from its last checkpoint if there is one, and publishes its directory.
+
+    The caller holds the cell's lock. Returns the validation value of the epoch that was chosen.
+
+    Raises:
+        CellFailed: a loss or score is not finite.
+        Interrupted: ``should_stop`` said so.
+        InputError: the folder can't be written, or a checkpoint can't be read.
+    """
+    started = datetime.now(UTC)
+    data = task_data(study, cell, inputs, device)
+    model = build_model(cell, data, inputs)
+    fitted = fit(
+        model,
+        data,
+        training=cell.arm.training,
+        budget=study.budget,
+        primary=study.primary,
+        seed=cell.seed,
+        folder=folder.running(cell.id),
+        on_epoch=on_epoch,
+        should_stop=should_stop,
+    )
+    rows = {phase: data.evaluate(model, phase) for phase in ("valid", "test")}
+    staged = folder.running(cell.id) / "staged"
+    with writing(staged):
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+    summaries = {phase: data.summarise(table) for phase, table in rows.items()}
+    write_json(staged / "metrics.json", summaries)
+    _write_table(staged / "rows.parquet", pa.concat_tables(rows.values()))
+    write_history(staged / "history.csv", fitted.history)
+    write_json(staged / "cost.json", fitted.cost)
+    if study.attention and _shows_attention(model):
+        from harness.tasks.attention import attention_statistics
+
+        _write_table(staged / "attention.parquet", attention_statistics(model, data))
+    _write_weights(staged / "model.safetensors", model, cell)
+    write_json(staged / "cell.json", _record(study, cell, fitted, started, device))
+    folder.publish(cell.id, staged)
+    return data.value(summaries["valid"], study.primary)
+
+
+def _record(study: Study, cell: Cell, fitted: Fitted, started: datetime, device: str) -> dict[str, Any]:
+    return {
+        **cell.identity,
+        "format": FORMAT,
+        "id": cell.id,
+        "study": study.study,
+        "variant": cell.arm.variant,
+        "outcome": {"best_epoch": fitted.best_epoch, "epochs": fitted.epochs, "stopped": fitted.stopped},
+        "versions": versions(),
+        "git": git_state(),
+        "hardware": hardware(device),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """One line per epoch; a value that was not measured in an epoch stays empty."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    with whole_file(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _shows_attention(model: Recommender) -> bool:
+    return type(model).attention is not Recommender.attention
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with whole_file(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+def _write_weights(path: Path, model: Recommender, cell: Cell) -> None:
+    # Tied weights share memory, which the format refuses: each name gets its own copy.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    with whole_file(path) as aside:
+        save_file(tensors, aside, metadata={"cell": cell.id, "config": json.dumps(cell.identity["config"])})
+
+
+def load_weights(model: Recommender, path: Path) -> None:
+    """Puts a finished cell's weights into ``model``. Raises InputError where they don't fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise InputError(f"{path} can't be loaded: {str(error).splitlines()[0]}") from None

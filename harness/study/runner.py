@@ -1,0 +1,296 @@
+"""Run a study: write its design down, start the workers, watch them, and stop or resume at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, Interrupted
+from harness.fidelity import card
+from harness.files import writing
+from harness.provenance import git_state, versions
+from harness.study.cells import Cell, Inputs, make_cells
+from harness.study.design import Study
+from harness.study.folder import RunFolder
+from harness.study.progress import Display
+from harness.study.queue import Queue
+from harness.study.worker import record_failure
+
+__all__ = ["Outcome", "Settings", "prepare", "run_study"]
+
+POLL_SECONDS = 0.5
+MAX_DEATHS = 3
+"""A cell whose worker dies this often without a cause of its own is given up."""
+WIDENED = ("datasets", "seeds", "variants")
+WORDS = ("title", "question", "metrics")
+"""Keys that decide no cell's result and may change between runs."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is run, as opposed to what it is."""
+
+    out: Path
+    name: str
+    storage: str | None = None
+    workers: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    data_root: Path | None = None
+    retry_failed: bool = False
+    accept_change: bool = False
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.out / self.name)
+
+    @property
+    def cache(self) -> Path:
+        return self.out / "cache"
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or f"sqlite:///{(self.folder.path / 'study.db').resolve()}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    finished: int
+    failed: list[dict[str, Any]]
+    total: int
+
+
+def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Cell], Queue]:
+    """Checks everything that can be checked before training, and writes the design down.
+
+    Raises:
+        InputError: anything in the study, its data, the folder or the storage that can't be used.
+    """
+    folder = settings.folder
+    with writing(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    if folder.design.exists() and not settings.accept_change:
+        _check_unchanged(folder, study)
+    inputs = Inputs(settings.data_root, settings.cache, display.say)
+    cells = make_cells(study, inputs)
+    fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}
+    folder.write_design(
+        study,
+        {
+            "run": settings.name,
+            "cells": [{"id": c.id, "dataset": c.dataset, "variant": c.arm.variant, "seed": c.seed} for c in cells],
+            "fidelity": fidelity,
+        },
+    )
+    queue = Queue(settings.storage_url, settings.name, study, cells, folder)
+    queue.synchronise(retry_failed=settings.retry_failed)
+    return cells, queue
+
+
+def run_study(study: Study, settings: Settings) -> Outcome:
+    """Runs the cells that are not finished yet, in worker processes.
+
+    Raises:
+        Interrupted: the user stopped it; the same command goes on.
+        InputError: see :func:`prepare`; or a worker met an unusable folder, data set or storage.
+    """
+    folder = settings.folder
+    with Display() as display, _only_run(folder):
+        cells, queue = prepare(study, settings, display)
+        todo = [cell for cell in cells if not folder.is_finished(cell.id)]
+        display.begin(cells, folder, settings.workers)
+        try:
+            _watch(queue, cells, todo, settings, display)
+        finally:
+            _summarise(study, cells, settings)
+            display.update()
+        failed = [failure for cell in cells if (failure := folder.failure(cell.id))]
+        done = sum(folder.is_finished(cell.id) for cell in cells)
+        return Outcome(done, failed, len(cells))
+
+
+def _watch(queue: Queue, cells: list[Cell], todo: list[Cell], settings: Settings, display: Display) -> None:
+    """Keeps the workers alive until the queue is empty."""
+    if not sum(queue.left()):
+        return
+    stop = _on_signals()
+    workers = [_Worker(settings, number) for number in range(max(1, min(settings.workers, len(todo))))]
+    deaths: Counter[str] = Counter()
+    try:
+        while workers:
+            time.sleep(POLL_SECONDS)
+            display.update()
+            if stop:
+                raise Interrupted
+            for worker in [w for w in workers if w.process.poll() is not None]:
+                workers.remove(worker)
+                if worker.process.returncode == 0:
+                    continue
+                _bury(worker, cells, deaths, settings.folder, display)
+                queue.synchronise()
+                if sum(queue.left()):
+                    workers.append(_Worker(settings, worker.number))
+    finally:
+        for worker in workers:
+            worker.process.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.end()
+
+
+def _bury(worker: _Worker, cells: list[Cell], deaths: Counter[str], folder: RunFolder, display: Display) -> None:
+    """Says what a dead worker died of; gives its cell up if that killed several.
+
+    Raises:
+        InputError: it ended by itself, because of its input or before it took a cell.
+    """
+    code = worker.process.returncode
+    lost = [cell for cell in cells if folder.holder(cell.id) == worker.process.pid]
+    if code == 2 or not lost:
+        raise InputError(worker.last_words() if code == 2 else f"a worker ended with {_cause(code)}; see {worker.log}")
+    for cell in lost:
+        deaths[cell.id] += 1
+        display.say(f"a worker died ({_cause(code)}) at {cell.name}; another goes on from its checkpoint")
+        if deaths[cell.id] >= MAX_DEATHS:
+            record_failure(folder, cell, f"its worker died {MAX_DEATHS} times ({_cause(code)}); see {worker.log}")
+
+
+class _Worker:
+    def __init__(self, settings: Settings, number: int) -> None:
+        self.number = number
+        self.log = settings.folder.path / "logs" / f"worker-{number}.log"
+        with writing(self.log):
+            self.log.parent.mkdir(exist_ok=True)
+            file = open(self.log, "a", encoding="utf-8")  # noqa: SIM115 (the child inherits it)
+        command = [sys.executable, "-m", "harness.cli", "worker", str(settings.folder.path)]
+        command += ["--storage", settings.storage_url, "--device", settings.device]
+        command += ["--threads", str(settings.threads), "--cache", str(settings.cache)]
+        command += ["--parent", str(os.getpid())]
+        if settings.data_root is not None:
+            command += ["--data-root", str(settings.data_root)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "COLUMNS": "2000"}
+        with file:
+            # Its own session: a Ctrl-C reaches the parent alone, which then stops its workers in good order.
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def end(self) -> None:
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def last_words(self) -> str:
+        lines = [line for line in self.log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return lines[-1].removeprefix("error: ") if lines else f"nothing in {self.log}"
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+
+
+def _on_signals() -> list[int]:
+    """A list that becomes true once somebody asked to stop; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, remember)
+    return asked
+
+
+@contextmanager
+def _only_run(folder: RunFolder) -> Iterator[None]:
+    with writing(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.run_lock() as mine:
+        if not mine:
+            raise InputError(
+                f"another `harness run` is working in {folder.path}; wait for it, add a worker to it with "
+                f"`harness worker {folder.path}`, or choose another folder with --name"
+            )
+        yield
+
+
+def _check_unchanged(folder: RunFolder, study: Study) -> None:
+    """Raises InputError if the design differs from that of the last run in more than added cells."""
+    old = folder.read_design()[0].model_dump(mode="json")
+    new = study.model_dump(mode="json")
+    changes = []
+    for key, value in new.items():
+        if key in WORDS or old[key] == value:
+            continue
+        if key in WIDENED and _contains(value, old[key]):
+            continue
+        changes += _differences(key, old[key], value)
+    if changes:
+        shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+        raise InputError(
+            f"the design differs from the one that {folder.path} was run with: {shown}. Choose another folder with "
+            "--name, or go on here with --accept-change: finished cells that the change does not touch are kept"
+        )
+
+
+def _contains(new: Any, old: Any) -> bool:
+    if isinstance(old, dict):
+        return all(key in new and {**new[key], "label": None} == {**old[key], "label": None} for key in old)
+    return set(old) <= set(new)
+
+
+def _differences(path: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [
+            line
+            for k in keys
+            if old.get(k) != new.get(k)
+            for line in _differences(f"{path}.{k}", old.get(k), new.get(k))
+        ]
+    return [f"{path} was {json.dumps(old)} and is {json.dumps(new)}"]
+
+
+def _summarise(study: Study, cells: list[Cell], settings: Settings) -> None:
+    folder = settings.folder
+    listed = []
+    for cell in cells:
+        failure = folder.failure(cell.id)
+        status = "finished" if folder.is_finished(cell.id) else "failed" if failure else "unfinished"
+        entry = {"id": cell.id, "dataset": cell.dataset, "variant": cell.arm.variant, "seed": cell.seed}
+        listed.append({**entry, "status": status} | ({"reason": failure["reason"]} if failure else {}))
+    fingerprints = {cell.dataset: cell.identity["fingerprints"] for cell in reversed(cells)}
+    folder.write_summary(
+        {
+            "study": study.study,
+            "run": settings.name,
+            "title": study.title,
+            "cells": listed,
+            "fingerprints": fingerprints,
+            "versions": versions(),
+            "git": git_state(),
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )

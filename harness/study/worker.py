@@ -1,0 +1,121 @@
+"""One worker process: takes cells from the queue until none is left. Many of them share a run folder and a storage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from harness.errors import CellFailed, InputError, Interrupted
+from harness.files import write_json
+from harness.study.cells import Cell, Inputs, make_cells
+from harness.study.design import Study
+from harness.study.folder import RunFolder
+from harness.study.queue import HOST, Queue
+from harness.study.run_cell import run_cell, write_history
+
+__all__ = ["work"]
+
+IDLE_SECONDS = 1.0
+
+
+def work(
+    folder: RunFolder,
+    *,
+    storage: str,
+    data_root: Path | None,
+    cache: Path,
+    device: str,
+    threads: int,
+    parent: int | None = None,
+) -> None:
+    """Works until no cell is left. ``parent``: stop when the process of this id is gone.
+
+    Raises:
+        Interrupted: a signal asked to stop, or the parent is gone; the cell's last checkpoint stands.
+        InputError: the folder, its data or the storage can't be used.
+    """
+    stop = _stop_flag(parent)
+    torch.set_num_threads(threads)
+    study, extra = folder.read_design()
+    inputs = Inputs(data_root, cache)
+    cells = make_cells(study, inputs)
+    if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
+        raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")
+    queue = Queue(storage, folder.path.name, study, cells, folder)
+
+    def train(cell: Cell, trial: optuna.Trial) -> float:
+        return _train(cell, trial, study, inputs, folder, device, stop)
+
+    while True:
+        if stop():
+            raise Interrupted
+        waiting, running = queue.left()
+        if waiting:
+            queue.work_on_next(train)
+        elif running:
+            time.sleep(IDLE_SECONDS)
+            queue.reclaim()
+        else:
+            return
+
+
+def _train(
+    cell: Cell, trial: optuna.Trial, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
+) -> float:
+    """The cell's validation value. Raises CellFailed after the reason was written down."""
+    history: list[dict[str, Any]] = []
+    tracked = f"valid/{study.primary}"
+    started = time.time()
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        history.append(row)
+        if row.get(tracked) is not None:
+            trial.report(row[tracked], row["epoch"])
+        progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
+        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
+
+    try:
+        return run_cell(study, cell, inputs, folder, device=device, on_epoch=on_epoch, should_stop=stop)
+    except (InputError, Interrupted):
+        raise
+    except Exception as error:
+        expected = isinstance(error, CellFailed)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            reason = f"out of memory ({error}); lower training.batch_size or the model's size"
+        record_failure(folder, cell, reason, None if expected else traceback.format_exc())
+        write_history(folder.failed(cell.id) / "history.csv", history)
+        raise CellFailed(reason) from error
+
+
+def record_failure(folder: RunFolder, cell: Cell, reason: str, trace: str | None = None) -> None:
+    """Leaves why a cell failed beside the finished ones."""
+    failure = {
+        "id": cell.id,
+        "dataset": cell.dataset,
+        "variant": cell.arm.variant,
+        "seed": cell.seed,
+        "reason": reason,
+        "traceback": trace,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder.failed(cell.id) / "failure.json", failure)
+
+
+def _stop_flag(parent: int | None) -> Any:
+    asked = []
+
+    def remember(number: int, frame: Any) -> None:
+        asked.append(number)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, remember)
+    return lambda: bool(asked) or (parent is not None and os.getppid() != parent)

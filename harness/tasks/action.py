@@ -1,0 +1,95 @@
+"""Action prediction: given the item of an event, predict its actions; one row per event and action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from harness.data.batches import Windows, all_positions
+from harness.errors import CellFailed, InputError
+from harness.interface import Recommender, Task
+from harness.tasks import action_metrics
+from harness.tasks.base import TaskData
+
+__all__ = ["ActionPrediction"]
+
+LOGIT_BYTES = 64 * 2**20
+"""Bound on the memory that one chunk's inputs and logits take; a model's own work is the model's."""
+
+
+class ActionPrediction(TaskData):
+    task = Task.ACTION
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.log.action_names:
+            raise InputError(
+                f"data set '{self.log.name}' has no actions; declare them under data.actions, "
+                "as in {like: 'rating >= 4'}, or choose another data set"
+            )
+
+    def windows(self, phase: str) -> Windows:
+        """Each event of ``phase`` once, with at least half of ``max_length`` of what came before it."""
+        first, last = {
+            "train": (self.log.offsets[:-1], self.split.train_end),
+            "valid": (self.split.train_end, self.split.valid_end),
+            "test": (self.split.valid_end, self.split.test_end),
+        }[phase]
+        stride = max(1, self.max_length // 2)
+        begin = self.log.offsets[:-1]
+        return all_positions(begin, first, last, max_length=self.max_length, stride=stride, rng=None)
+
+    @torch.inference_mode()
+    def evaluate(self, model: Recommender, phase: str) -> pa.Table:
+        windows = self.windows(phase)
+        names = self.log.action_names
+        training = model.training
+        model.eval()
+        chunk = int(np.clip(LOGIT_BYTES // (8 * self.max_length * (len(names) + 4)), 1, 1024))
+        probability = np.full((len(self.log.item), len(names)), np.nan, dtype=np.float32)
+        groups = self.sequences.groups(windows, chunk)
+        for batch, rows in self.sequences.batches(windows, groups, self.task, supervise=True):
+            logits = model.predict_actions(batch).flatten(0, 1)[batch.valid]  # (V, A)
+            flat, width = batch.valid.cpu().numpy(), batch.items.shape[1]
+            event = windows.start[rows][flat // width] + flat % width
+            probability[event] = logits.float().sigmoid().cpu().numpy()
+        model.train(training)
+        users, events = self.split.events(phase)
+        predicted = probability[events]
+        if not np.isfinite(predicted).all():
+            raise CellFailed("the model's probabilities are not finite; lower training.learning_rate")
+        per_event = len(names)
+        item = self.log.item[events]
+        return pa.table(
+            {
+                "phase": pa.array([phase] * (len(events) * per_event), pa.string()),
+                "user": pa.array(np.repeat(self.log.users[users], per_event).tolist(), pa.string()),
+                "item": pa.array(np.repeat(self.log.items[item], per_event).tolist(), pa.string()),
+                "position": pa.array(np.repeat(events - self.log.offsets[users], per_event), pa.int32()),
+                "action": pa.array(list(names) * len(events), pa.string()),
+                "label": pa.array(self.log.actions[events].reshape(-1), pa.int8()),
+                "probability": pa.array(predicted.reshape(-1), pa.float32()),
+            }
+        )
+
+    def summarise(self, rows: pa.Table) -> dict[str, dict[str, float | None]]:
+        return action_metrics.summarise(rows)
+
+    def value(self, summary: dict[str, dict[str, Any]], primary: str) -> float:
+        found = summary["mean"].get(primary)
+        if found is None:
+            raise CellFailed(
+                f"'{primary}' is undefined on the validation part of '{self.log.name}': "
+                "an action never or always occurs there; choose 'bce', or other actions"
+            )
+        return found
+
+    def tracked(self, summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+        return summary["mean"]
+
+    @staticmethod
+    def higher_is_better(metric: str) -> bool:
+        return action_metrics.higher_is_better(metric)

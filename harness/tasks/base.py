@@ -1,0 +1,94 @@
+"""What the trainer and the study ask of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from harness.data.batches import Sequences, training_windows
+from harness.data.log import EventLog
+from harness.data.splits import Split
+from harness.interface import Batch, Recommender, Schema, Task
+
+__all__ = ["TaskData"]
+
+
+class TaskData(ABC):
+    """One data set under one split, seen through one task."""
+
+    task: Task
+
+    def __init__(
+        self, log: EventLog, split: Split, *, max_length: int, metrics: list[str], device: torch.device | str = "cpu"
+    ) -> None:
+        self.log = log
+        self.split = split
+        self.max_length = max_length
+        self.metrics = metrics
+        self.device = torch.device(device)
+        self.sequences = Sequences(log, device)
+
+    def schema(self, codes: np.ndarray | None = None, code_sizes: tuple[int, ...] = ()) -> Schema:
+        """What a model for this data is built from; item counts come from the training part alone."""
+        counts = np.zeros(len(self.log.items), dtype=np.int64)
+        trained = np.arange(len(self.log.item)) < np.repeat(self.split.train_end, np.diff(self.log.offsets))
+        np.add.at(counts, self.log.item[trained], 1)
+        return Schema(
+            n_items=len(self.log.items) - 1,
+            n_users=len(self.log.users),
+            max_length=self.max_length,
+            actions=tuple(self.log.action_names),
+            codes=None if codes is None else torch.from_numpy(codes).to(self.device),
+            code_sizes=tuple(code_sizes),
+            item_counts=torch.from_numpy(counts).to(self.device),
+        )
+
+    def training_epoch(
+        self,
+        *,
+        rows: Literal["positions", "prefixes"],
+        batch_size: int,
+        rng: np.random.Generator,
+        stride: int | None = None,
+        prefixes_per_user: int | None = None,
+    ) -> tuple[int, Iterator[Batch]]:
+        """How many batches one epoch has, and the batches, cut and shuffled by ``rng``."""
+        windows = training_windows(
+            self.log,
+            self.split,
+            self.task,
+            rows=rows,
+            max_length=self.max_length,
+            stride=stride,
+            prefixes_per_user=prefixes_per_user,
+            rng=rng,
+        )
+        groups = self.sequences.groups(windows, batch_size, rng)
+        made = self.sequences.batches(windows, groups, self.task, supervise=True)
+        return len(groups), (batch for batch, _ in made)
+
+    @abstractmethod
+    def evaluate(self, model: Recommender, phase: str) -> pa.Table:
+        """The rows of ``phase`` ("valid" or "test"): the evidence, from which every number is derived."""
+
+    @abstractmethod
+    def summarise(self, rows: pa.Table) -> dict[str, dict[str, float | None]]:
+        """Metrics of the rows of one phase, by protocol or action, then by metric."""
+
+    @abstractmethod
+    def value(self, summary: dict[str, dict[str, Any]], primary: str) -> float:
+        """The one number of a summary that early stopping looks at."""
+
+    @abstractmethod
+    def tracked(self, summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+        """The metrics of a summary that the history follows from epoch to epoch."""
+
+    @staticmethod
+    @abstractmethod
+    def higher_is_better(metric: str) -> bool:
+        """Whether more of ``metric`` is better."""

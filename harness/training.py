@@ -1,0 +1,305 @@
+"""Fit one cell: one loop for every model, on CPU and CUDA, resumable after any epoch with identical results.
+
+Everything random in an epoch is drawn from generators seeded by (seed, epoch), so that a run that was
+interrupted and resumed sees what an uninterrupted one does, and variants of one seed see the same data order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from harness.errors import CellFailed, InputError, Interrupted
+from harness.files import whole_file
+from harness.interface import Batch, Recommender
+from harness.memory import PeakMemory
+from harness.tasks.base import TaskData
+from harness.training_config import Budget, TrainingConfig
+
+__all__ = ["Fitted", "fit"]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class Fitted:
+    """What a training left behind; the model holds the weights of the best epoch."""
+
+    best_epoch: int
+    epochs: int
+    stopped: Literal["patience", "budget"]
+    history: list[dict[str, Any]]
+    cost: dict[str, Any]
+
+
+@dataclass
+class _State:
+    """All that a checkpoint holds besides tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best_value: float | None = None
+    total_steps: int = 0
+    supervised: int = 0
+    peak_memory: int = 0
+    resumed: int = 0
+    flops: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    model: Recommender,
+    data: TaskData,
+    *,
+    training: TrainingConfig,
+    budget: Budget,
+    primary: str,
+    seed: int,
+    folder: Path,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """Trains ``model`` until its budget or patience ends; keeps a checkpoint in ``folder`` after each epoch.
+
+    Raises:
+        CellFailed: a loss or a score is not finite.
+        Interrupted: ``should_stop`` said so; calling again with the same ``folder`` goes on.
+    """
+    optimizer = _optimizer(model, training)
+    state, best = _resume(folder, model, optimizer)
+    losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
+    better = operator.gt if data.higher_is_better(primary) else operator.lt
+    memory = PeakMemory(data.device)
+    if state.flops is None:
+        state.flops = _flops_per_event(model, data, training)
+
+    while state.epoch < budget.epochs and not _out_of_patience(state, budget):
+        epoch = state.epoch + 1
+        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, should_stop)
+        started = time.perf_counter()
+        if epoch % budget.eval_every == 0 or epoch == budget.epochs:
+            summary = data.summarise(data.evaluate(model, "valid"))
+            value = data.value(summary, primary)
+            row |= {f"valid/{metric}": v for metric, v in data.tracked(summary).items()}
+            if state.best_value is None or better(value, state.best_value):
+                state.best_value, state.best_epoch = value, epoch
+                best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        row["evaluation_seconds"] = time.perf_counter() - started
+        state.epoch = epoch
+        state.history.append(row)
+        state.peak_memory = max(state.peak_memory, memory.bytes())
+        _save(folder, state, model, optimizer, best)
+        on_epoch(row)
+
+    model.load_state_dict(best)
+    seconds = {part: sum(row[f"{part}_seconds"] for row in state.history) for part in ("data", "train", "evaluation")}
+    return Fitted(
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        stopped="budget" if state.epoch >= budget.epochs else "patience",
+        history=state.history,
+        cost={
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "training_flops_per_event": state.flops,
+            **{f"{part}_seconds": value for part, value in seconds.items()},
+            "events_per_second": state.supervised / seconds["train"] if seconds["train"] else None,
+            "peak_memory_bytes": state.peak_memory,
+            "epochs": state.epoch,
+            "resumed": state.resumed,
+        },
+    )
+
+
+def _train_epoch(
+    model: Recommender,
+    losses: Callable[[Batch], dict[str, Tensor]],
+    data: TaskData,
+    optimizer: torch.optim.Optimizer,
+    training: TrainingConfig,
+    budget: Budget,
+    state: _State,
+    seed: int,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """One pass over the training windows; returns the history row but for the validation's part."""
+    epoch = state.epoch + 1
+    device = data.device
+    started = time.perf_counter()
+    torch.manual_seed(_derive(seed, epoch))
+    n_batches, batches = data.training_epoch(
+        rows=model.needs.rows,
+        batch_size=training.batch_size,
+        rng=np.random.default_rng([seed, epoch]),
+        stride=training.stride,
+        prefixes_per_user=training.prefixes_per_user,
+    )
+    state.total_steps = state.total_steps or n_batches * budget.epochs
+    data_seconds = time.perf_counter() - started
+    bfloat16 = training.precision == "bfloat16"
+    totals: dict[str, Tensor] = {}
+    rate = training.learning_rate
+    model.train()
+    for batch, waited in _timed(batches):
+        data_seconds += waited
+        if should_stop():
+            raise Interrupted
+        rate = _learning_rate(training, state.step, state.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            terms = losses(batch)
+            loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        optimizer.step()
+        state.step += 1
+        state.supervised += len(batch.valid)
+        for name, term in terms.items():
+            totals[name] = totals.get(name, 0) + term.detach()
+    means = _finite_means(totals, n_batches, epoch)  # waits for the device
+    return {
+        "epoch": epoch,
+        "loss": sum(means.values()),
+        **{f"loss/{name}": value for name, value in means.items()},
+        "learning_rate": rate,
+        "data_seconds": data_seconds,
+        "train_seconds": time.perf_counter() - started - data_seconds,
+    }
+
+
+def _out_of_patience(state: _State, budget: Budget) -> bool:
+    return (
+        budget.patience is not None
+        and state.best_value is not None
+        and state.epoch - state.best_epoch >= budget.patience
+    )
+
+
+def _derive(seed: int, epoch: int) -> int:
+    """A seed for torch's generator that no other (seed, epoch) shares."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    # Only matrices decay: a decayed gain or bias has no reason to be small.
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
+    return kind(
+        [group for group in groups if group["params"]],
+        lr=training.learning_rate,
+        betas=(training.beta1, training.beta2),
+        fused=True,
+    )
+
+
+def _learning_rate(training: TrainingConfig, step: int, total: int) -> float:
+    """Linear warm-up to the learning rate, then the schedule; the inverse square root starts at the warm-up's end."""
+    warmup = training.warmup_steps
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    factor = {
+        "constant": 1.0,
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "inverse-sqrt": math.sqrt(max(warmup, 1) / max(step, warmup, 1)),
+    }[training.schedule]
+    return training.learning_rate * factor
+
+
+def _timed(batches: Iterator[Any]) -> Iterator[tuple[Any, float]]:
+    """Each batch with the seconds it took to make."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _finite_means(totals: dict[str, Tensor], n_batches: int, epoch: int) -> dict[str, float]:
+    means = {name: float(total) / n_batches for name, total in totals.items()}
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise CellFailed(f"the loss term '{name}' is {value} in epoch {epoch}; lower training.learning_rate")
+    return means
+
+
+def _flops_per_event(model: Recommender, data: TaskData, training: TrainingConfig) -> float:
+    """Floating-point operations of one training step (forward and backward) per supervised event."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    n_batches, batches = data.training_epoch(
+        rows=model.needs.rows,
+        batch_size=min(training.batch_size, 64),
+        rng=np.random.default_rng(0),
+        stride=training.stride,
+        prefixes_per_user=1 if model.needs.rows == "prefixes" else None,
+    )
+    if not n_batches:
+        raise InputError(f"data set '{data.log.name}' has no training target; its users are too short")
+    batch = next(batches)
+    model.train()
+    # Fused attention kernels hide their operations from the counter, plain ones do not.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        torch.stack(list(model.losses(batch).values())).sum().backward()
+    model.zero_grad(set_to_none=True)
+    return counter.get_total_flops() / len(batch.valid)
+
+
+def _save(
+    folder: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+) -> None:
+    """One file, written aside and renamed: tensors and state can't disagree."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    # Tied weights share memory, which the format refuses: each name gets its own copy.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with whole_file(folder / CHECKPOINT) as aside:
+        save_file(tensors, aside, metadata={"state": json.dumps(state.__dict__)})
+
+
+def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_State, dict[str, Tensor]]:
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return _State(), {}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = _State(**json.loads(file.metadata()["state"]))
+            for key in list(file.keys()):
+                part, _, name = key.partition("/")
+                parts[part][name] = file.get_tensor(key)
+        model.load_state_dict(parts["model"])
+    except Exception as error:  # whatever a damaged file raises, the mend is the same
+        raise InputError(f"{path} can't be read ({error}); delete {folder} to train this cell anew") from error
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimizer"].items():
+        index, _, slot = name.partition("/")
+        slots.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    state.resumed += 1
+    device = next(model.parameters()).device
+    return state, {name: tensor.to(device) for name, tensor in parts["best"].items()}

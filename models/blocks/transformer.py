@@ -1,0 +1,123 @@
+"""Transformer layers around any attention module with ``SelfAttention``'s interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks.dropout import Dropout
+
+__all__ = ["ACTIVATIONS", "Activation", "FeedForward", "NormOrder", "Transformer", "TransformerLayer", "init_weights"]
+
+Activation = Literal["gelu", "gelu-tanh", "relu", "silu"]
+NormOrder = Literal["post", "pre"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu-tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+"""gelu-tanh is GPT-2's ``gelu_new``; on a CPU it costs about twice the exact gelu."""
+
+
+class FeedForward(nn.Module):
+    """Position-wise network d -> inner -> d."""
+
+    def __init__(self, dim: int, inner: int, activation: Activation) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, inner)
+        self.down = nn.Linear(inner, dim)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(x)))
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward network, each in a residual branch with dropout at its end.
+
+    ``norm`` "post" normalises after each sum (Vaswani et al., 2017; BERT), "pre" at the start of each branch (GPT-2).
+    """
+
+    def __init__(
+        self,
+        attention: nn.Module,
+        dim: int,
+        inner: int,
+        *,
+        activation: Activation,
+        dropout: float,
+        norm: NormOrder,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.attention_norm = nn.LayerNorm(dim, eps=norm_eps)
+        self.feed_forward = FeedForward(dim, inner, activation)
+        self.feed_forward_norm = nn.LayerNorm(dim, eps=norm_eps)
+        self.dropout = Dropout(dropout)
+        self.pre_norm = norm == "pre"
+
+    def forward(self, x: Tensor, capture: bool = False) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, d) -> (B, L, d), and the attention's maps if ``capture``."""
+        if self.pre_norm:
+            mixed, maps = self.attention(self.attention_norm(x), capture)
+            x = x + self.dropout(mixed)
+            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        else:
+            mixed, maps = self.attention(x, capture)
+            x = self.attention_norm(x + self.dropout(mixed))
+            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return x, maps
+
+
+class Transformer(nn.Module):
+    """A stack of layers; with pre-norm a last normalisation closes it.
+
+    Args:
+        make_attention: layer index, from 0 -> the layer's attention module.
+    """
+
+    def __init__(
+        self,
+        make_attention: Callable[[int], nn.Module],
+        layers: int,
+        dim: int,
+        inner: int,
+        *,
+        activation: Activation,
+        dropout: float,
+        norm: NormOrder,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                make_attention(index), dim, inner, activation=activation, dropout=dropout, norm=norm, norm_eps=norm_eps
+            )
+            for index in range(layers)
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=norm_eps) if norm == "pre" else nn.Identity()
+
+    def forward(self, x: Tensor, capture: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """x (B, L, d) -> (B, L, d), and the maps of every layer if ``capture``, else an empty list."""
+        maps = []
+        for layer in self.layers:
+            x, layer_maps = layer(x, capture)
+            if layer_maps is not None:
+                maps.append(layer_maps)
+        return self.final_norm(x), maps
+
+
+def init_weights(module: nn.Module, std: float) -> None:
+    """Weights of linear maps and embeddings from N(0, std^2), biases 0 (BERT, GPT-2). Norms keep 1 and 0."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

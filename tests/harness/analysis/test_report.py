@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from harness.analysis.report import verdicts, write_report
+from harness.analysis.rows import load_run
+
+
+@pytest.fixture(scope="module")
+def report(run_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "ablations"
+    shutil.copytree(run_dir, folder)
+    return folder, write_report(folder)
+
+
+def test_every_file_that_is_named_exists(report):
+    folder, paths = report
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    assert {"tables/main.tex", "tables/differences.md", "tables/cost.csv", "report.html"} <= names
+    assert {"figures/differences.pdf", "figures/learning-curves.png", "figures/attention-recency.pdf"} <= names
+    assert all(path.stat().st_size > 0 for path in paths)
+    assert not list(folder.rglob(".*"))  # no half-written file is left
+
+
+def test_same_run_same_bytes(report, run_dir, tmp_path):
+    folder, paths = report
+    copy = tmp_path / "again"
+    shutil.copytree(run_dir, copy)
+    write_report(copy)
+    for path in paths:
+        assert (copy / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_page_stands_alone(report):
+    class Checker(HTMLParser):
+        void = {"meta", "link", "img", "br"}
+
+        def __init__(self):
+            super().__init__()
+            self.open, self.references, self.ids = [], [], []
+
+        def handle_starttag(self, tag, attrs):
+            attrs = dict(attrs)
+            assert tag not in ("script", "iframe", "object")
+            self.ids += [attrs["id"]] if "id" in attrs else []
+            self.references += [attrs[key] for key in ("src", "href") if key in attrs]
+            if tag == "img":
+                assert attrs["alt"]
+            if tag not in self.void:
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    text = (report[0] / "report.html").read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    assert len(set(checker.ids)) == len(checker.ids)
+    for reference in checker.references:
+        assert reference.startswith(("data:", "#")), reference
+        if reference.startswith("#"):
+            assert reference[1:] in checker.ids
+    assert not re.search(r"url\(|@import", text)
+
+
+def test_the_page_opens_with_question_and_verdicts(report):
+    text = (report[0] / "report.html").read_text(encoding="utf-8")
+    question, first = text.index("Which of FAIR"), text.index("w/o focused attention is worse than FAIR: NDCG@10")
+    assert question < first < text.index('id="results"')
+    assert "harness run --study ablations" in text
+    assert "the paper&#39;s form is not known" in text
+    assert load_run(report[0]).cells["split"].iloc[0] in text
+
+
+def test_verdict_sentences_hold_the_numbers_of_the_table(run):
+    sentences = verdicts(run)
+    assert len(sentences) == 3
+    means = run.metric_table("ndcg@10")["ndcg@10"].groupby(level="variant").mean()
+    assert f"NDCG@10 {means['no-focused-attention']:.4f} against {means['fair']:.4f}" in sentences[0]
+    assert "5 paired seeds" in sentences[0]
+
+
+def test_a_study_half_done_and_without_control_still_reports(own_run):
+    run = load_run(own_run)
+    for cell in run.cells["id"].iloc[1:]:
+        shutil.rmtree(own_run / "cells" / cell)
+    write_report(own_run)
+    text = (own_run / "report.html").read_text(encoding="utf-8")
+    assert "1 of 12 cells finished, 11 not run" in text.replace("\n", "")
+    study = (own_run / "study.yaml").read_text()
+    (own_run / "study.yaml").write_text(study.replace("control: fair\n", ""))
+    write_report(own_run)
+    assert "names no control" in (own_run / "report.html").read_text(encoding="utf-8")
+
+
+def test_action_study(action_dir, tmp_path):
+    folder = tmp_path / "actions"
+    shutil.copytree(action_dir, folder)
+    names = {path.name for path in write_report(folder)}
+    assert {"main.tex", "differences.tex", "cost.tex"} <= names
+    assert "candidates.tex" not in names
