@@ -70,3 +70,31 @@ class Interleaved(Ranker):
         ]
         attended = layer.attend(query, reads, parts, [at.every(0, 2), at.every(1, 2)])
         return self.final_norm(layer.finish(x[:, read::2], attended, gate))
+
+    def candidate_states(self, batch: Batch, candidates: Tensor) -> Tensor:
+        x, at = self._tokens(batch)
+        cache: Cache = []
+        for layer in self.layers:
+            x = self.causal(layer, x, at, cache=cache)
+        position = batch.lengths * (2 if self.config.positions == "token" else 1)
+        there = self.candidate_places(batch, position, candidates)
+        new = self.dropout(self.item_embedding(candidates))  # (B, K, d)
+        return self.beside(new, there, cache, at, self.seen(batch, per_event=2))
+
+    def attention_maps(self, batch: Batch, own_action: bool) -> AttentionMaps:
+        """2L tokens; those of event n stand at 2n (item) and 2n + 1 (action)."""
+        record: Weights = []
+        self.states(batch, True, record)  # the causal mask alone hides an action, so both tasks have the same maps
+        events = torch.arange(batch.items.shape[1], device=batch.items.device).repeat_interleave(2)
+        events = events.expand(len(batch.items), -1)  # (B, 2L)
+        return AttentionMaps([weights for (weights,) in record], events, events)
+
+    def _tokens(self, batch: Batch) -> tuple[Tensor, Places]:
+        """i_0, a_0, i_1, a_1, ...: (B, 2L, d), and their places."""
+        items, actions = self.item_embedding(batch.items), self.action_encoder(self.labels(batch))
+        x = torch.stack((items, actions), 2).flatten(1, 2)  # (B, L, 2, d) -> (B, 2L, d)
+        position = torch.arange(x.shape[1], device=x.device)
+        if self.config.positions == "event":
+            position = position // 2
+        time = None if batch.times is None else batch.times.repeat_interleave(2, 1)  # (B, 2L)
+        return self.dropout(x), places(position, time, self.config.dim // self.config.heads)

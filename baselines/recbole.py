@@ -9,6 +9,8 @@ for them is in this file:
   used here: where one is not installed, an empty module takes its place during the import (:func:`import_recbole`);
 - ``recbole.config.Config`` and the constructor of ``Interaction`` from lists touch ``np.float_`` and ``np.float``,
   which NumPy 2 has no more: a plain mapping takes the place of the one, tensors are given to the other;
+- RecBole's metrics, which the harness is tested against, use ``np.float``: it is there for them inside
+  :func:`numpy_float` alone;
 - the settings of each model come from RecBole's own YAML files, where YAML reads ``1e-12`` as text;
 - weights are saved by the harness, as tensors alone.
 
@@ -34,14 +36,14 @@ import numpy as np
 import torch
 import yaml
 from pydantic import Field, create_model
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import InputError, nearest
 from harness.interface import Batch, Fidelity, Needs, Recommender, Schema, Task
 from harness.settings import Settings
 
-__all__ = ["RecBoleFamily", "RecBoleModel", "import_recbole"]
+__all__ = ["RecBoleFamily", "RecBoleModel", "import_recbole", "numpy_float"]
 
 VERSION = "1.2.1"
 """The release whose models were checked."""
@@ -127,7 +129,6 @@ class RecBoleModel(Recommender):
                 self.model = _models()[self.name](values, _Catalogue(self))
         except (ArithmeticError, AssertionError, LookupError, NotImplementedError, RuntimeError, ValueError) as error:
             raise InputError(f"model 'recbole:{self.name}' can't be built with these settings: {error}") from error
-        _unregister_aliases(self.model)
 
     def further_settings(self) -> dict[str, Any]:
         """Settings that RecBole's data transforms add. Raises InputError where the model's do not fit the schema."""
@@ -310,18 +311,6 @@ def _numpy_follows_torch() -> Iterator[None]:
         np.random.set_state(state)
 
 
-def _unregister_aliases(model: nn.Module) -> None:
-    """Registers a layer that has two names (GRU4RecCPR's tied embedding) under the first alone.
-
-    The second stays an attribute. A file of weights does not hold one tensor twice.
-    """
-    first: dict[nn.Module, str] = {}
-    for name, child in list(model._modules.items()):
-        if first.setdefault(child, name) != name:
-            del model._modules[name]
-            object.__setattr__(model, name, child)
-
-
 @functools.cache
 def _models() -> dict[str, type]:
     """RecBole's sequential models by name."""
@@ -344,12 +333,20 @@ def import_recbole(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(
-            f"RecBole can't be imported ({error}); it needs recbole=={VERSION}, pandas and tqdm"
-        ) from error
+        raise InputError(f"RecBole can't be imported ({error}); pip install --no-deps recbole=={VERSION}") from error
     finally:
         for name in empty:
             del sys.modules[name]
+
+
+@contextmanager
+def numpy_float() -> Iterator[None]:
+    """``np.float``, which RecBole's metrics use and NumPy has no more, for the length of a block."""
+    np.float = float
+    try:
+        yield
+    finally:
+        del np.float
 
 
 class _Empty(ModuleType):
@@ -377,9 +374,11 @@ def _settings(name: str) -> type[Settings]:
     found = re.findall(r"(?m)^(\w+):[^#\n]*#\s*\(([\w ]+)\)\s*(.*)$", text)
     comments = {key: (kind, description) for key, kind, description in found}
     fields: dict[str, Any] = {}
-    for key in (key for key in values if key not in _UNREAD.get(name, ())):
-        kind, description = comments.get(key, (type(values[key]).__name__, ""))
-        default = values[key] if kind.startswith("list") else _TYPES[kind](values[key])
+    for key, value in values.items():
+        if key in _UNREAD.get(name, ()):
+            continue
+        kind, description = comments.get(key, (type(value).__name__, ""))
+        default = value if kind.startswith("list") else _TYPES[kind](value)
         annotation = Literal[_LOSSES.get(name, ("CE", "BPR"))] if key == "loss_type" else _TYPES[kind]
         fields[key] = (annotation, Field(default, description=description.strip()))
     return create_model(f"{name}Config", __base__=Settings, **fields)

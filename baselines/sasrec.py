@@ -5,7 +5,7 @@ Shapes: B sequences, L positions, V supervised positions, N items, d width, k ne
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +85,7 @@ class SASRec(Recommender):
             "negatives exclude the position's own target only; the authors' code excludes the user's whole history",
         ),
     )
-    training = {
+    training: ClassVar[dict[str, Any]] = {
         "optimizer": "adam",
         "learning_rate": 1e-3,
         "weight_decay": 0.0,

@@ -1,4 +1,4 @@
-"""The same model in Hugging Face's T5, to compare results and speed with."""
+"""TIGER in Hugging Face's T5, with the same weights and inputs, to compare results and speed with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,31 @@ from torch import Tensor
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from baselines.tiger import BUCKETS, MAX_DISTANCE, START, TIGER, Attention, Stack
-from harness.interface import Batch
+from harness.interface import Batch, Schema
 
-__all__ = ["generate", "inputs", "labels", "prefix_function", "same_t5"]
+__all__ = ["generate", "inputs", "invented", "labels", "prefix_function", "same_t5"]
+
+
+def invented(n_items: int, rows: int, length: int) -> tuple[Schema, Batch]:
+    """A catalogue with three random codes and a collision digit, and histories as a length bucket holds them.
+
+    The histories have up to three events less than ``length``, drawn at random, and a random next item.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(256, (n_items, 3), generator=generator)
+    _, group, sizes = torch.unique(drawn, dim=0, return_inverse=True, return_counts=True)
+    order = group.argsort(stable=True)
+    digit = torch.empty_like(group)
+    digit[order] = torch.arange(n_items) - (sizes.cumsum(0) - sizes)[group[order]]
+    codes = torch.cat([torch.zeros(1, 4, dtype=torch.int64), torch.cat([drawn, digit.unsqueeze(1)], dim=1)])
+    schema = Schema(n_items, rows, max_length=20, codes=codes, code_sizes=(256, 256, 256, int(digit.max()) + 1))
+    lengths = torch.randint(max(1, length - 3), length + 1, (rows,), generator=generator)
+    items = torch.randint(1, n_items + 1, (rows, length), generator=generator)
+    items[torch.arange(length) >= lengths.unsqueeze(1)] = 0
+    batch = Batch(items, lengths, torch.arange(rows), targets=torch.zeros_like(items))
+    batch.valid = batch.last()
+    batch.targets.view(-1)[batch.valid] = torch.randint(1, n_items + 1, (rows,), generator=generator)
+    return schema, batch
 
 
 def same_t5(model: TIGER) -> T5ForConditionalGeneration:

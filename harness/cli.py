@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -178,7 +179,7 @@ def list_metrics(as_json: AsJson = False) -> None:
     from harness.tasks import action_metrics, ranking_metrics
 
     found = [{"task": "retrieval", "metric": k, "meaning": v} for k, v in ranking_metrics.FAMILIES.items()]
-    found += [{"task": "action", "metric": k, "meaning": v} for k, v in action_metrics.METRICS.items()]
+    found += [{"task": "action", "metric": k, "meaning": v} for k, v in action_metrics.FAMILIES.items()]
     _print(found, as_json)
 
 
@@ -207,12 +208,42 @@ def data_show(
         _print_tree(described)
 
 
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="A data set's name.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Take the files from this folder instead of downloading them.")
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a data set into the data root: download it, or take files on disk; check sizes, hashes and counts."""
+    from harness.data.datasets import data_root as resolve
+    from harness.data.prepare import prepare
+
+    with _download_bars() as progress:
+        done = prepare(name, resolve(data_root), source, progress)
+    shown: dict[str, Any] = {
+        "name": done.name,
+        "folder": str(done.folder),
+        "files": done.files,
+        "counts": vars(done.counts),
+        "published": vars(done.published) if done.published else None,
+        "differences": {key: f"published {a}, here {b}" for key, (a, b) in done.differences.items()} or "none",
+        "notes": list(done.notes),
+    }
+    if as_json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        _print_tree(shown)
+
+
 def main() -> None:
     """Entry point: turns the harness's errors into one line and an exit code."""
     sys.exit(_guarded(lambda: app(standalone_mode=False)))
 
 
-def _guarded(work: Callable[[], Any]) -> int:
+def _guarded(work: Callable[[], Any]) -> int:  # noqa: PLR0911 (one return per way to end)
     try:
         code = work()
         return code if isinstance(code, int) else DONE
@@ -272,6 +303,24 @@ def _default_workers(device: str) -> int:
     from harness.provenance import cores
 
     return cores() if device == "cpu" else 1
+
+
+@contextmanager
+def _download_bars() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar per file on a terminal's standard error, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=total)
+            bars.update(tasks[file], completed=done, total=total)
+
+        yield show
 
 
 def _say(line: str) -> None:

@@ -31,9 +31,9 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _OS_REASONS.get(error.errno)
-        if reason is None:
+        if error.errno is None:
             raise
+        reason = _OS_REASONS.get(error.errno, f"{error.strerror}; choose another folder with --out")
         raise InputError(f"cannot write {path}: {reason}") from error
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.errors import CellFailed, InputError, Interrupted
@@ -278,7 +278,7 @@ def _save(
     # Tied weights share memory, which the format refuses: each name gets its own copy.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with whole_file(folder / CHECKPOINT) as aside:
-        save_file(tensors, aside, metadata={"state": json.dumps(state.__dict__)})
+        aside.write_bytes(save(tensors, metadata={"state": json.dumps(state.__dict__)}))
 
 
 def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_State, dict[str, Tensor]]:

@@ -129,9 +129,9 @@ class AttnLFA(Ranker):
         for layer, (keys, item_values) in zip(self.layers, cache, strict=True):
             query, key, value, gate = layer.project(layer.norm(y), there)
             attended = layer.attend_beside(query, there, [(keys, item_values)], [at], seen, (key, value))
-            nothing = (key, torch.zeros_like(value))
-            pooled = layer.attend_beside(query, there, [(keys, values)], [at], seen, nothing)  # the last one counts
             y = layer.finish(y, attended, gate)
+        nothing = (key, torch.zeros_like(value))  # the last layer's
+        pooled = layer.attend_beside(query, there, [(keys, values)], [at], seen, nothing)
         return self._fuse(self.final_norm(y), pooled)
 
     def attention_maps(self, batch: Batch, own_action: bool) -> AttentionMaps:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -116,8 +117,19 @@ class AttnMVP(Ranker):
         """
         record: Weights = []
         self._run(batch, own_action, record)
-        null = not own_action and (self.null is not None or self.action_null is not None)
-        return self.event_maps(batch, [self._map(weights, null) for weights in record], null)
+        strict, separate = self.null is not None, self.action_null is not None
+        null = (strict or separate) and not own_action
+        maps = []
+        for number, (square, *own) in enumerate(record):
+            of_actions = self._two_sums(own_action) and number % 2 == 1
+            if own and (strict or (separate and of_actions)):
+                maps.append(torch.cat((own[0].unsqueeze(-1), square), -1))  # (B, H, L, 1 + L)
+                continue
+            if own and not of_actions:  # an event's own action value is zero
+                maps.append(F.pad(square + own[0].diag_embed(), (int(null), 0)))
+                continue
+            maps.append(F.pad(square, (int(null), 0)))
+        return self.event_maps(batch, maps, null)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -146,7 +158,7 @@ class AttnMVP(Ranker):
 
             if not own_action:
                 attended = self._mix(index, see, items, actions, (key, items))
-            elif self.config.mixing == "concat":
+            elif self._two_sums(own_action):
                 attended = torch.cat((see(items, None, False), see(actions, None, False)), -1)
             else:
                 attended = see(items + actions, None, False)
@@ -155,22 +167,34 @@ class AttnMVP(Ranker):
         return x, cache
 
     def _mix(
-        self, index: int, see: Callable[[Tensor, Own], Tensor], items: Tensor, actions: Tensor, own: tuple[Tensor, Tensor]
+        self,
+        index: int,
+        see: Callable[[Tensor, Own], Tensor],
+        items: Tensor,
+        actions: Tensor,
+        own: tuple[Tensor, Tensor],
     ) -> Tensor:
         """What layer ``index`` reads: ``see`` pools the values of earlier events and the query's own key and value."""
-        if self.config.diagonal == "strict":
-            own = self._null_like(self.null, index, own[1])
-        if self.config.action_softmax == "shared" and self.config.mixing != "concat":
+        strict = self.config.diagonal == "strict"
+        if strict:
+            own = self._null_of(self.null, index, own[1])
+        if not self._two_sums(own_action=False):
             return see(items + actions, own)
         read_items = see(items, own)
-        if self.config.action_softmax == "separate":
-            own = self._null_like(self.action_null, index, actions if own is None else own[1])
-        elif self.config.diagonal == "inclusive":
+        if self.action_null is not None:
+            own = self._null_of(self.action_null, index, read_items)
+        elif not strict:
             own = own[0], torch.zeros_like(own[1])
         read_actions = see(actions, own)
-        return torch.cat((read_items, read_actions), -1) if self.config.mixing == "concat" else read_items + read_actions
+        return (
+            torch.cat((read_items, read_actions), -1) if self.config.mixing == "concat" else read_items + read_actions
+        )
 
-    def _null_like(self, null: Tensor | None, index: int, like: Tensor) -> Own:
+    def _two_sums(self, own_action: bool) -> bool:
+        """Whether items and actions are pooled apart. With an inclusive mask, separate weights are the shared ones."""
+        return self.config.mixing == "concat" or (self.config.action_softmax == "separate" and not own_action)
+
+    def _null_of(self, null: Tensor | None, index: int, like: Tensor) -> Own:
         """Layer ``index``'s null key and value for each query; a layer without softmax needs none."""
         if null is None:
             return None
@@ -183,8 +207,3 @@ class AttnMVP(Ranker):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)  # (B, H, S, D)
-
-    def _map(self, weights: list[Tensor], null: bool) -> Tensor:
-        """(B, H, L, L), or (B, H, L, 1 + L) with the null key first."""
-        square, own = weights[0], weights[1] if len(weights) > 1 else None
-        raise NotImplementedError

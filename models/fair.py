@@ -1,4 +1,4 @@
-"""FAIR: Focused Attention Is All You Need for generative recommendation (Xiao et al., arXiv 2512.11254).
+"""FAIR: generative recommendation with focused attention (Xiao et al., arXiv 2512.11254).
 
 Rebuilt from the published description: what the paper's accessible text leaves open is an option, listed with its
 default and reason in ``FAIR.fidelity``.
@@ -10,7 +10,7 @@ d width, T tokens (L item tokens, or L * m code tokens).
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Needs, Recommender, Schema, Task
 from harness.settings import Settings
-from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions, maps_are_cheaper
+from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions
 from models.blocks.dropout import Dropout, dropout
 from models.blocks.heads import rows_per_piece
 from models.blocks.transformer import Activation, Transformer, init_weights
@@ -28,6 +28,9 @@ from models.blocks.transformer import Activation, Transformer, init_weights
 __all__ = ["FAIR", "FAIRConfig", "FocusedAttention", "info_nce", "lambda_init", "noise_loss"]
 
 NoiseForm = Literal["representation", "triplet", "attention-mse", "attention-kl"]
+
+_KL_FLOOR = 1e-4
+"""Added to each share before a logarithm: a signed weight may cross zero, where the gradient would have no bound."""
 
 
 class FAIRConfig(Settings):
@@ -125,34 +128,308 @@ class FocusedAttention(nn.Module):
         else:
             self.lambda_value = c.lambda_value
 
-    def lambdas(self) -> tuple[Tensor | float, Tensor | float]:
-        """The factors of A1 and A2, each a number or one number per head (H, 1, 1)."""
-        if self.focus_lambda == "learnable":
-            first, second = (self.lambda_q * self.lambda_k).sum(dim=-1).exp()  # each (H,)
-            return 1.0, (first - second + self.lambda_init)[:, None, None]
+    def subtract(self, first: Tensor, second: Tensor) -> Tensor:
+        """first - lambda second, or lambda1 first - lambda2 second: (B, H, ., .) each, lambda per head."""
+        if self.focus_lambda == "fixed":
+            return first - self.lambda_value * second
         if self.focus_lambda == "two-scalars":
-            first, second = self.scalars
-            return first[:, None, None], second[:, None, None]
-        return 1.0, self.lambda_value
+            one, two = self.scalars.view(2, self.heads, 1, 1)
+            return one * first - two * second
+        one, two = (self.lambda_q * self.lambda_k).sum(dim=-1).exp().view(2, self.heads, 1, 1)
+        return first - (one - two + self.lambda_init) * second
 
     def forward(self, x: Tensor, capture: bool = False) -> tuple[Tensor, Tensor | None]:
         """x (B, T, d) -> (B, T, d), and A (B, H, T, T) before dropout, signed, if ``capture``, else None."""
-        batch, length, dim = x.shape
+        batch, length, _ = x.shape
         qk = self.qk(x).view(batch, length, 4, self.heads, self.query_dim).permute(2, 0, 3, 1, 4)
         q, k = qk.flatten(1, 2).unflatten(0, (2, 2))  # each (2, B * H, T, query_dim)
         v = self.v(x).view(batch, length, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, dh)
-        first, second = self.lambdas()
         maps = None
-        if capture or self.normalisation == "signed-l1" or maps_are_cheaper(x, self.dropout, self.training):
+        thinned = self.training and self.dropout > 0  # one dropout on A, which no fused kernel sees
+        if capture or thinned or self.normalisation == "signed-l1":
             pair = causal_softmax(q.flatten(0, 1), k.flatten(0, 1))  # (2 * B * H, T, T)
             a1, a2 = pair.view(2, batch, self.heads, length, length)
-            focused = first * a1 - second * a2  # (B, H, T, T)
+            focused = self.subtract(a1, a2)  # (B, H, T, T)
             if self.normalisation == "signed-l1":
                 focused = focused / (focused.abs().sum(dim=-1, keepdim=True) + self.norm_eps)
             maps = focused if capture else None
             mixed = dropout(focused, self.dropout, self.training) @ v  # (B, H, T, dh)
         else:
-            mixed = self._fused(q, k, v, first, second)
+            # (A1 - lambda A2) V = A1 V - lambda A2 V: two fused attentions and no map
+            q, k = (part.unflatten(1, (batch, self.heads)).flatten(0, 1) for part in (q, k))  # (2 * B, H, T, query_dim)
+            both = F.scaled_dot_product_attention(q, k, torch.cat([v, v]), is_causal=True)  # (2 * B, H, T, dh)
+            mixed = self.subtract(*both.chunk(2))  # (B, H, T, dh)
         if self.normalisation == "rmsnorm":
             mixed = F.rms_norm(mixed, (self.head_dim,), eps=self.norm_eps) * (1 - self.lambda_init)
         return self.out(mixed.transpose(1, 2).flatten(2)), maps
+
+
+class FAIR(Recommender):
+    """Causal Transformer over items made of codes; all codes of the next item are predicted at once."""
+
+    Config = FAIRConfig
+    tasks = frozenset({Task.RETRIEVAL})
+    needs = Needs(codes=True)
+    fidelity = Fidelity(
+        paper="Xiao et al., FAIR, arXiv 2512.11254, 2025",
+        status="reconstruction",
+        verified=(
+            "two independent sets of Q and K, attention score = difference of both softmax maps",
+            "a noise-robustness objective over stochastic perturbations and a mutual-information objective",
+            "lambda's reparametrisation, lambda_init and the norm of each head as in Ye et al. (arXiv 2410.05258)",
+            "code embeddings, prediction heads and cosine logits as in the code of RPG (Hou et al., KDD 2025)",
+        ),
+        choices=(
+            Choice("granularity", "RPG's lineage and cost; the paper's length argument also fits one token per code"),
+            Choice("normalisation", "Differential Transformer's; 'normalise the result' also fits signed-l1"),
+            Choice("focus_lambda", "Differential Transformer's; how FAIR sets lambda is not known"),
+            Choice("lambda_value", "the plain difference; each row of A then sums to 0"),
+            Choice("matched", "the abstract adds a second Q and K and does not speak of narrower heads"),
+            Choice("attention_dropout", "RPG's rate; falls once on A after the subtraction, so training computes maps"),
+            Choice("noise_form", "called a representation-invariance task in a summary", "second-hand"),
+            Choice("noise_unit", "the corrupted sequence is one of codes"),
+            Choice("noise_mask", "perturbation rates are not known"),
+            Choice("noise_replace", "perturbation rates are not known"),
+            Choice("noise_margin", "usual for cosine distances"),
+            Choice("noise_weight", "not known"),
+            Choice("mi_weight", "not known"),
+            Choice("mi_temperature", "usual for InfoNCE"),
+            Choice("mi_negatives", "other targets of the batch, as many as rows of RPG's batch; memory stays linear"),
+            Choice("temperature", "RPG's best for all four data sets", "inferred"),
+            Choice("dim", "RPG's width; FAIR's optimum is not known"),
+            Choice("layers", "RPG's"),
+            Choice("heads", "RPG's"),
+            Choice("inner", "RPG's"),
+            Choice("activation", "RPG's gelu_new"),
+            Choice("embedding_dropout", "RPG's"),
+            Choice("residual_dropout", "RPG's"),
+        ),
+        departures=(
+            "items are ranked exactly, by the mean log-probability of their codes over the whole catalogue; "
+            "RPG tests with a graph search",
+            "no end-of-sequence and no padding token: both would stand behind the last event, unseen",
+            "a constant learning rate by default; RPG's 10,000 warm-up steps and cosine outlast small data sets",
+        ),
+    )
+    training: ClassVar[dict[str, Any]] = {
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "batch_size": 256,
+        "clip_norm": 1.0,
+        "schedule": "constant",
+        "warmup_steps": 0,
+    }
+
+    def __init__(self, config: FAIRConfig, schema: Schema) -> None:
+        super().__init__(config, schema)
+        if schema.codes is None:
+            raise InputError("fair: needs the items' codes; add an 'items' section to the study")
+        c = config
+        self.levels = len(schema.code_sizes)
+        sizes = torch.tensor(schema.code_sizes)
+        first_rows = sizes.cumsum(0) - sizes  # (m,): where each level's block of the table begins
+        self.mask_token = int(sizes.sum())
+        self.table = nn.Embedding(self.mask_token + 1, c.dim)  # the codes of level 0, of level 1, ..., the mask token
+        tokens_per_item = self.levels if c.granularity == "code" else 1
+        self.tokens_per_item = tokens_per_item
+        self.positions = nn.Embedding(schema.max_length * tokens_per_item, c.dim)
+        self.input_dropout = Dropout(c.embedding_dropout)
+        self.transformer = Transformer(
+            self._attention_layer,
+            c.layers,
+            c.dim,
+            c.inner,
+            activation=c.activation,
+            dropout=c.residual_dropout,
+            norm="pre",
+            norm_eps=c.norm_eps,
+        )
+        self.heads = nn.Linear(c.dim, self.levels * c.dim)
+        init_weights(self, c.init_std)
+        self._scale_residual_branches()
+        nn.init.zeros_(self.heads.weight)  # every head starts as the identity
+
+        # Levels may differ in size: the short ones are filled up with their first row, which the bias then bars.
+        largest = max(schema.code_sizes)
+        within = torch.arange(largest) < sizes[:, None]  # (m, K)
+        rows = torch.where(within, torch.arange(largest), 0) + first_rows[:, None]
+        bias = torch.zeros(within.shape).masked_fill(~within, -math.inf).unsqueeze(1)  # (m, 1, K)
+        self.register_buffer("codes", schema.codes, persistent=False)  # (N + 1, m)
+        self.register_buffer("tokens", schema.codes + first_rows, persistent=False)  # (N + 1, m): rows of the table
+        self.register_buffer("level_rows", rows, persistent=False)  # (m, K): rows of the table
+        self.register_buffer("level_bias", None if within.all() else bias, persistent=False)
+        self.register_buffer("level_sizes", sizes, persistent=False)
+        self.register_buffer("level_first", first_rows, persistent=False)
+
+    def _attention_layer(self, layer: int) -> nn.Module:
+        c = self.config
+        if c.attention == "focused":
+            return FocusedAttention(c, layer)
+        return SelfAttention(c.dim, c.heads, c.attention_dropout)
+
+    def _scale_residual_branches(self) -> None:
+        """GPT-2's initialisation: the last map of each residual branch shrinks with the number of branches."""
+        for layer in self.transformer.layers:
+            for last in (layer.attention.out, layer.feed_forward.down):
+                nn.init.normal_(last.weight, std=self.config.init_std / math.sqrt(2 * self.config.layers))
+
+    # The network
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Rows of the table (B, L, m) -> input of the Transformer (B, T, d)."""
+        if self.config.granularity == "code":
+            x = self.table(tokens.flatten(1))  # (B, L * m, d)
+        else:
+            x = self.item_vectors(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])  # (B, L, d)
+        return self.input_dropout(x + self.positions.weight[: x.shape[1]])
+
+    def item_vectors(self, tokens: Tensor) -> Tensor:
+        """Rows of the table (n, m) -> their means (n, d)."""
+        return F.embedding_bag(tokens, self.table.weight, mode="mean")
+
+    def encode(self, tokens: Tensor, capture: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Rows of the table (B, L, m) -> the state after each event (B, L, d), and the maps (B, H, T, T)."""
+        states, maps = self.transformer(self.embed(tokens), capture)  # (B, T, d)
+        return states[:, self.tokens_per_item - 1 :: self.tokens_per_item], maps
+
+    def code_logits(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """cos(g_k(h), E_kj) / tau with g_k(h) = h + SiLU(W_k h + b_k): hidden (n, d) -> (m, n, K).
+
+        ``table`` is :meth:`code_table`, made once for many calls.
+        """
+        heads = hidden.unsqueeze(1) + F.silu(self.heads(hidden).unflatten(1, (self.levels, -1)))  # (n, m, d)
+        logits = torch.bmm(F.normalize(heads, dim=-1).transpose(0, 1), table)  # (m, n, K)
+        return logits if self.level_bias is None else logits + self.level_bias
+
+    def code_table(self) -> Tensor:
+        """(m, d, K): every level's code embeddings, of length 1 / tau."""
+        table = F.normalize(self.table.weight, dim=-1) / self.config.temperature
+        return table[self.level_rows].transpose(1, 2)
+
+    # Training
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        c = self.config
+        tokens = self.tokens[batch.items]  # (B, L, m)
+        compare_maps = c.noise_weight > 0 and c.noise_form.startswith("attention")
+        states, maps = self.encode(tokens, capture=compare_maps)
+        hidden = supervised(states, batch)  # (V, d)
+        targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
+
+        terms = {"mtp": self.code_loss(hidden, self.codes[targets])}
+        if c.noise_weight > 0:
+            noisy_states, noisy_maps = self.encode(self.corrupt(tokens), capture=compare_maps)
+            if compare_maps:
+                pairs = zip(self.supervised_rows(maps, batch), self.supervised_rows(noisy_maps, batch), strict=True)
+                noise = sum(map_noise_loss(clean, noisy, c.noise_form) for clean, noisy in pairs) / c.layers
+            else:
+                noise = noise_loss(hidden, supervised(noisy_states, batch), c.noise_form, c.noise_margin)
+            terms["noise"] = c.noise_weight * noise
+        if c.mi_weight > 0:
+            vectors = self.item_vectors(self.tokens[targets])  # (V, d)
+            terms["mi"] = c.mi_weight * info_nce(hidden, vectors, targets, c.mi_temperature, c.mi_negatives)
+        return terms
+
+    def code_loss(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Mean cross-entropy over positions and levels: hidden (V, d), codes (V, m)."""
+        table = self.code_table()
+        rows = rows_per_piece(hidden.shape[0], table.shape[0] * table.shape[2], hidden.device)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for part, part_codes in zip(hidden.split(rows), codes.split(rows), strict=True):
+            logits = self.code_logits(part, table).flatten(0, 1)  # (m * rows, K)
+            total = total + F.cross_entropy(logits.float(), part_codes.T.flatten(), reduction="sum")
+        return total / codes.numel()
+
+    def corrupt(self, tokens: Tensor) -> Tensor:
+        """Rows of the table (B, L, m) with units masked or replaced at random."""
+        c = self.config
+        units = (*tokens.shape[:2], 1 if c.noise_unit == "item" else self.levels)
+        draw = torch.rand(units, device=tokens.device)
+        if c.noise_unit == "item":
+            items = torch.randint(1, self.schema.n_items + 1, tokens.shape[:2], device=tokens.device)
+            others = self.tokens[items]  # (B, L, m)
+        else:
+            within = torch.rand(units, device=tokens.device) * self.level_sizes
+            others = torch.minimum(within.long(), self.level_sizes - 1) + self.level_first
+        corrupted = torch.where(draw < c.noise_mask + c.noise_replace, others, tokens)
+        return torch.where(draw < c.noise_mask, self.mask_token, corrupted)
+
+    def supervised_rows(self, maps: list[Tensor], batch: Batch) -> list[Tensor]:
+        """Per layer (B, H, T, T) -> (V, H, T): what the last token of each supervised event attends to."""
+        step = self.tokens_per_item
+        return [supervised(layer[:, :, step - 1 :: step].transpose(1, 2), batch) for layer in maps]
+
+    # Answers
+
+    def score_items(self, batch: Batch) -> Tensor:
+        """(B, N): the mean over levels of the log-probability of the item's code.
+
+        Needs B * (N + m * K) floats.
+        """
+        states, _ = self.encode(self.tokens[batch.items])
+        last = states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
+        logits = self.code_logits(last, self.code_table()).float()  # (m, B, K)
+        log_probs = F.log_softmax(logits, dim=-1).transpose(1, 2).flatten(0, 1)  # (m * K, B)
+        rows = self.codes[1:] + torch.arange(self.levels, device=last.device) * logits.shape[2]  # (N, m)
+        return F.embedding_bag(rows, log_probs, mode="mean").T  # (B, N)
+
+    def attention(self, batch: Batch) -> AttentionMaps:
+        """The signed maps A that multiply V: after the subtraction, and after signed-l1 where that is on."""
+        with evaluation_mode(self):
+            _, maps = self.encode(self.tokens[batch.items], capture=True)
+        events = event_positions(batch).repeat_interleave(self.tokens_per_item, dim=1)  # (B, T)
+        return AttentionMaps(maps=maps, query_event=events, key_event=events)
+
+
+def supervised(values: Tensor, batch: Batch) -> Tensor:
+    """values (B, L, ...) at the supervised positions: (V, ...)."""
+    return values.flatten(0, 1).index_select(0, batch.valid)
+
+
+def noise_loss(clean: Tensor, noisy: Tensor, form: NoiseForm, margin: float) -> Tensor:
+    """How far noise moves the states, clean and noisy (V, d).
+
+    representation: mean of 1 - cos(noisy, clean), the clean side fixed.
+    triplet: mean of max(0, margin + d(clean, noisy) - d(clean, other)), d = 1 - cos, the other state being one
+    that stands a random number of positions further on in the batch.
+    """
+    if form == "representation":
+        return (1 - F.cosine_similarity(noisy, clean.detach(), dim=-1)).mean()
+    count = clean.shape[0]
+    shift = torch.randint(1, max(count, 2), (1,), device=clean.device)
+    other = clean[(torch.arange(count, device=clean.device) + shift) % count]
+    near, far = F.cosine_similarity(clean, noisy, dim=-1), F.cosine_similarity(clean, other, dim=-1)
+    return (margin - near + far).clamp_min(0).mean()  # the ones of both distances cancel
+
+
+def map_noise_loss(clean: Tensor, noisy: Tensor, form: NoiseForm) -> Tensor:
+    """How far noise moves one layer's attention, clean and noisy (V, H, T), the clean side fixed.
+
+    attention-mse: the squared distance between the rows. attention-kl: KL(clean || noisy) of the absolute weights,
+    scaled to sum 1 and floored. Both are means over positions and heads.
+    """
+    clean = clean.detach()
+    if form == "attention-mse":
+        return (noisy - clean).square().sum(dim=-1).mean()
+    p, q = (F.normalize(rows.abs(), p=1, dim=-1) + _KL_FLOOR for rows in (clean, noisy))
+    return (p * (p.log() - q.log())).sum(dim=-1).mean()
+
+
+def info_nce(hidden: Tensor, vectors: Tensor, targets: Tensor, temperature: float, negatives: int) -> Tensor:
+    """Mean of -log exp(s_ii) / (exp(s_ii) + sum_j exp(s_ij)), s_ij = cos(hidden_i, vectors_j) / temperature.
+
+    The j run over the other targets of the batch, but for those equal to i's own (van den Oord et al., 2018).
+
+    Args:
+        hidden, vectors: (V, d), states and the vectors of their targets.
+        targets: (V,) item ids.
+        negatives: how many of the V targets to draw as negatives for all positions; 0 = all.
+    """
+    hidden, vectors = F.normalize(hidden, dim=-1) / temperature, F.normalize(vectors, dim=-1)
+    positive = (hidden * vectors).sum(dim=-1, keepdim=True)  # (V, 1)
+    drawn = slice(None) if negatives == 0 else torch.randperm(len(targets), device=targets.device)[:negatives]
+    others = hidden @ vectors[drawn].T  # (V, C)
+    others = others.masked_fill(targets.unsqueeze(1) == targets[drawn], -math.inf)
+    logits = torch.cat([positive, others], dim=1).float()
+    return (logits.logsumexp(dim=1) - logits[:, 0]).mean()

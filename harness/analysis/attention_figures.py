@@ -22,7 +22,7 @@ STEPS = 20
 
 
 def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
-    """The attention statistics of a data set's cells with their ``variant`` and ``seed``; empty where there are none."""
+    """The attention statistics of a data set's cells with their ``variant`` and ``seed``; may be empty."""
     parts = []
     for line in run.finished[run.finished["dataset"] == dataset].itertuples():
         frame = run.attention(line.id)
@@ -67,7 +67,7 @@ def recency(run: Run, dataset: str) -> Figure | None:
 
 
 def entropy_by_head(run: Run, dataset: str) -> Figure | None:
-    """Entropy of each head's attention and the negative share of its weight: mean ± sd over seeds, a panel per layer."""
+    """Entropy of each head's attention and negative share of its weight: mean ± sd over seeds, a panel per layer."""
     frame = attention_frame(run, dataset)
     panels = [
         ("entropy_relative", "Relative entropy"),

@@ -5,17 +5,30 @@ Each function returns a finished matplotlib figure and draws from rows, historie
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.analysis.comparisons import against_control
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.style import FULL, GREY, INK, look, new_figure, style
+from harness.analysis.statistics import friedman
+from harness.analysis.style import FULL, GREY, INK, look, look_at, new_figure, style
 
-__all__ = ["forest_plot", "learning_curves"]
+__all__ = [
+    "accuracy_against_cost",
+    "calibration",
+    "code_usage",
+    "critical_differences",
+    "efficiency_curves",
+    "forest_plot",
+    "learning_curves",
+    "tuning_curves",
+]
 
 
 def learning_curves(run: Run) -> Figure:
@@ -96,6 +109,226 @@ def forest_plot(run: Run) -> Figure:
     return figure
 
 
+def accuracy_against_cost(run: Run) -> Figure:
+    """Primary metric against training seconds, mean ± sd over seeds, and the line of what nothing beats in both."""
+    sign = -1 if lower_is_better(run.primary) else 1
+    with style():
+        columns = min(2, len(run.datasets))
+        rows = -(-len(run.datasets) // columns)
+        figure = new_figure(FULL, 0.5 + 2.3 * rows)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes[len(run.datasets) :]:
+            axis.set_visible(False)
+        for axis, dataset in zip(axes, run.datasets, strict=False):
+            points = []
+            for variant in run.variants:
+                ids = run.ids(dataset, variant)
+                if not ids:
+                    continue
+                seconds = np.array([run.cost(cell)["train_seconds"] for cell in ids])
+                values = np.array([run.metric(cell, run.primary) for cell in ids])
+                if not np.isfinite(values).all():
+                    continue
+                sd = (seconds.std(ddof=1), values.std(ddof=1)) if len(ids) > 1 else (0, 0)
+                seen = look(run, variant)
+                x, y = seconds.mean(), values.mean()
+                axis.errorbar(
+                    x, y, xerr=min(sd[0], 0.9 * x), yerr=sd[1], fmt=seen.marker, color=seen.color, elinewidth=0.8,
+                    markersize=6, label=run.label(variant),
+                )  # fmt: skip
+                points.append((x, y))
+            front = _pareto(points, sign)
+            axis.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, linewidth=0.8, zorder=0)
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            low, high = axis.get_xlim()
+            if high / low < 20:  # too narrow for powers of ten alone
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+            axis.set_xlabel("Training seconds")
+            axis.set_title(dataset)
+        for axis in axes[::columns]:
+            axis.set_ylabel(metric_label(run.primary))
+        _legend(figure, axes[0])
+    return figure
+
+
+def critical_differences(run: Run) -> Figure:
+    """Average ranks of the variants over data sets; a bar joins those that Nemenyi's test can't tell apart.
+
+    Raises:
+        InputError: too few data sets or variants, or a variant without a result on some data set.
+    """
+    means = run.metric_table(run.primary)[run.primary].groupby(level=["dataset", "variant"], sort=False).mean()
+    table = means.unstack("variant").reindex(index=run.datasets, columns=run.variants)
+    found = friedman(table, higher_is_better=not lower_is_better(run.primary))
+
+    from scikit_posthocs import critical_difference_diagram  # takes seconds to import
+
+    with style():
+        figure = new_figure(FULL, 0.9 + 0.2 * len(run.variants))
+        axis = figure.subplots()
+        ranks = {run.label(v): float(found.average_ranks[v]) for v in run.variants}
+        labels = [run.label(v) for v in run.variants]
+        critical_difference_diagram(
+            ranks,
+            found.nemenyi.set_axis(labels).set_axis(labels, axis=1),
+            ax=axis,
+            label_fmt_left="{label}  {rank:.2f} ",
+            label_fmt_right=" {rank:.2f}  {label}",
+            color_palette={run.label(v): look(run, v).color for v in run.variants},
+            crossbar_props={"color": INK, "linewidth": 2.5},
+            text_h_margin=0.1,
+        )
+        for text in axis.texts:
+            text.set_color(INK)
+        axis.grid(visible=False)
+        axis.set_title(
+            f"Average rank over {found.blocks} data sets (Friedman p {found.p:.2g}, "
+            f"critical difference {found.critical_difference:.2f})"
+        )
+    return figure
+
+
+def calibration(run: Run, dataset: str, bins: int = 10) -> Figure:
+    """Share of events with the action against the predicted probability, in bins of equal numbers of events."""
+    first = run.rows(run.ids(dataset)[0], ["action"])
+    actions = list(dict.fromkeys(first["action"].to_pylist()))
+    with style():
+        columns = min(3, len(actions))
+        rows = -(-len(actions) // columns)
+        figure = new_figure(FULL, 0.5 + 2.2 * rows)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes[len(actions) :]:
+            axis.set_visible(False)
+        curves = {v: [_reliability(run, cell, bins) for cell in run.ids(dataset, v)] for v in run.variants}
+        for axis, action in zip(axes, actions, strict=False):
+            axis.plot((0, 1), (0, 1), color=GREY, linewidth=0.7, zorder=0)
+            for variant, cells in curves.items():
+                if not cells:
+                    continue
+                seen = look(run, variant)
+                predicted, observed = np.stack([cell[action] for cell in cells]).transpose(1, 0, 2)  # (S, bins) each
+                axis.plot(
+                    predicted.mean(0), observed.mean(0), color=seen.color, linestyle=seen.linestyle, marker=seen.marker,
+                    markersize=3, linewidth=1, label=run.label(variant),
+                )  # fmt: skip
+                if len(cells) > 1:
+                    sd = observed.std(0, ddof=1)
+                    low, high = observed.mean(0) - sd, observed.mean(0) + sd
+                    axis.fill_between(predicted.mean(0), low, high, color=seen.color, alpha=0.15, linewidth=0)
+            axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="Predicted probability", aspect="equal")
+            axis.set_title(action)
+        for axis in axes[::columns]:
+            axis.set_ylabel("Share with the action")
+        _legend(figure, axes[0])
+    return figure
+
+
+def efficiency_curves(table: pd.DataFrame, x: str, quantities: dict[str, str]) -> Figure:
+    """Quantities against ``x`` (a sequence length, a width) on logarithmic axes, one line per arm.
+
+    Args:
+        table: one row per arm and value of ``x``, with the columns ``arm``, ``x`` and each key of ``quantities``.
+        quantities: column -> axis title, one panel each.
+    """
+    with style():
+        figure = new_figure(FULL, 2.7)
+        axes = figure.subplots(1, len(quantities), squeeze=False)[0]
+        for axis, (column, title) in zip(axes, quantities.items(), strict=True):
+            for place, (arm, lines) in enumerate(table.groupby("arm", sort=False)):
+                seen = look_at(place)
+                mean = lines.groupby(x)[column].mean()
+                axis.plot(
+                    mean.index, mean, color=seen.color, linestyle=seen.linestyle, marker=seen.marker, label=str(arm)
+                )
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_xticks(sorted(table[x].unique()))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel(x.replace("_", " ").capitalize())
+            axis.set_title(title)
+        _legend(figure, axes[0])
+    return figure
+
+
+def code_usage(table: pd.DataFrame) -> Figure:
+    """How evenly each level of the item codes is used: share of codes in use, and perplexity over codebook size.
+
+    Args:
+        table: one row per quantiser and level, with the columns ``quantiser``, ``level`` (from 1), ``used`` and
+            ``perplexity``, both as shares of the codebook's size.
+    """
+    with style():
+        figure = new_figure(FULL, 2.4)
+        axes = figure.subplots(1, 2, sharey=True)
+        kinds = list(dict.fromkeys(table["quantiser"]))
+        for axis, column, title in zip(axes, ("used", "perplexity"), ("Codes in use", "Perplexity"), strict=True):
+            for place, kind in enumerate(kinds):
+                lines = table[table["quantiser"] == kind]
+                offset = (place - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
+                axis.bar(
+                    lines["level"] + offset, lines[column], 0.76 / len(kinds), color=look_at(place).color, label=kind
+                )
+            axis.set_title(f"{title} (share of codebook)")
+            axis.set_xlabel("Level")
+            axis.set_ylim(0, 1.02)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.grid(axis="x", visible=False)
+        _legend(figure, axes[0])
+    return figure
+
+
+def tuning_curves(run: Run, entries: list[dict[str, Any]]) -> Figure:
+    """Best validation value so far against the number of trials, a panel per data set."""
+    lower = lower_is_better(run.primary)
+    datasets = list(dict.fromkeys(entry["dataset"] for entry in entries))
+    with style():
+        figure = new_figure(FULL, 2.7)
+        axes = figure.subplots(1, len(datasets), squeeze=False)[0]
+        for axis, dataset in zip(axes, datasets, strict=True):
+            for entry in entries:
+                if entry["dataset"] != dataset:
+                    continue
+                seen, best, curve = look(run, entry["variant"]), None, []
+                for trial in entry["trials"]:
+                    if trial["value"] is not None and trial["state"] == "complete":
+                        better = best is None or (trial["value"] < best if lower else trial["value"] > best)
+                        best = trial["value"] if better else best
+                    curve.append(math.nan if best is None else best)
+                axis.step(
+                    range(1, len(curve) + 1), curve, where="post", color=seen.color, linestyle=seen.linestyle,
+                    label=run.label(entry["variant"]),
+                )  # fmt: skip
+            axis.set_title(dataset)
+            axis.set_xlabel("Trials")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0].set_ylabel(f"Best validation {metric_label(run.primary)}")
+        _legend(figure, axes[0])
+    return figure
+
+
+def _pareto(points: list[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
+    """The (cost, value) points that no other beats in cost and value, by cost; ``sign`` is -1 for losses."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not front or sign * y > sign * front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _reliability(run: Run, cell: str, bins: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Action -> mean predicted probability and share of positive labels, (bins,) each, by predicted quantile."""
+    rows = run.rows(cell, ["action", "label", "probability"]).to_pandas()
+    found = {}
+    for action, lines in rows.groupby("action", sort=False):
+        order = np.argsort(lines["probability"].to_numpy(), kind="stable")
+        parts = [np.array_split(lines[column].to_numpy(float)[order], bins) for column in ("probability", "label")]
+        found[str(action)] = tuple(np.array([part.mean() if len(part) else np.nan for part in side]) for side in parts)
+    return found
+
+
 def _over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Epochs that every seed trained, and the mean and standard deviation of a column over seeds there."""
     histories = [history for history in histories if column in history]
@@ -107,7 +340,9 @@ def _over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray,
     return histories[0]["epoch"].to_numpy()[:length], values.mean(axis=0), sd
 
 
-def _legend(figure: Figure, axis: Axes, columns: int = 4) -> None:
-    """One legend above all panels, with the entries of ``axis``."""
+def _legend(figure: Figure, axis: Axes) -> None:
+    """One legend above all panels, with the entries of ``axis``, in as few rows as fit."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(columns, max(1, len(labels))))
+    if labels:
+        columns = max(1, min(len(labels), 105 // (max(map(len, labels)) + 8)))
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)

@@ -7,25 +7,40 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from harness.analysis import attention_figures, figures
+from harness.analysis.claims import claims_for, ledger_table, load_claims
 from harness.analysis.comparisons import against_control
+from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
-from harness.analysis.statistics import Comparison
+from harness.analysis.statistics import MINIMUM_BLOCKS, Comparison
 from harness.analysis.study_tables import study_tables
 from harness.analysis.style import save, style
-from harness.analysis.tables import fixed, html_table, probability, write_tables
+from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
+from harness.analysis.tuning import load_tuning
+from harness.analysis.verify import write_evidence
 from harness.files import write_text
 
 __all__ = ["Picture", "pictures", "verdicts", "write_report"]
+
+
+MOST_SENTENCES = 8
+"""More comparisons than this are summed up over data sets."""
+_WORDS = {
+    "better": "is better than {}",
+    "worse": "is worse than {}",
+    "equivalent": "does the same as {} within the stated margin",
+    "undecided": "can't be told from {}",
+}
 
 
 @dataclass(frozen=True)
@@ -47,12 +62,14 @@ def write_report(run_dir: str | Path) -> list[Path]:
     run = load_run(run_dir)
     tables = study_tables(run)
     drawn = list(pictures(run))
+    papers, claims = load_claims()
+    findings = claims_for(run, claims)
     paths = write_tables(tables, run.path / "tables")
     for picture in drawn:
         paths += save(picture.figure, run.path / "figures", picture.name)
     paths.append(run.path / "report.html")
-    write_text(paths[-1], page(run, tables, drawn))
-    return paths
+    write_text(paths[-1], page(run, tables, drawn, ledger_table(papers, findings) if findings else None))
+    return [*paths, write_evidence(run)]
 
 
 def pictures(run: Run) -> Iterator[Picture]:
@@ -71,6 +88,21 @@ def pictures(run: Run) -> Iterator[Picture]:
         "different scales."
     )
     yield Picture("learning-curves", "training", caption, figures.learning_curves(run))
+    if len(run.variants) > 1:
+        caption = (
+            f"Accuracy against cost: test {primary} and training seconds, mean and one standard deviation over seeds. "
+            "The grey line joins the variants that no other beats in both."
+        )
+        yield Picture("accuracy-against-cost", "cost", caption, figures.accuracy_against_cost(run))
+    if len(run.datasets) >= MINIMUM_BLOCKS and len(run.variants) > 2 and _complete(run):
+        caption = (
+            f"Average ranks of the variants by {primary} over {len(run.datasets)} data sets, 1 = best. A bar joins "
+            "variants that Nemenyi's test can't tell apart at 0.05."
+        )
+        yield Picture("critical-differences", "results", caption, figures.critical_differences(run))
+    if tuned := load_tuning(run):
+        caption = f"Tuning: best validation {primary} so far against the number of trials."
+        yield Picture("tuning", "tuning", caption, figures.tuning_curves(run, tuned))
     for dataset in run.datasets:
         suffix = f"-{dataset}" if len(run.datasets) > 1 else ""
         where = f" on {dataset}" if len(run.datasets) > 1 else ""
@@ -84,42 +116,73 @@ def pictures(run: Run) -> Iterator[Picture]:
             ),
             (
                 f"attention-entropy{suffix}",
-                f"How focused each head is{where}: entropy of its absolute weights relative to the log of the number of "
-                "visible tokens (1 = uniform, 0 = a single token), and the share of weight that is negative. Mean over "
-                "users, bars of one standard deviation over seeds.",
+                f"How focused each head is{where}: entropy of its absolute weights relative to the log of the number "
+                "of visible tokens (1 = uniform, 0 = a single token), and the share of weight that is negative. Mean "
+                "over users, bars of one standard deviation over seeds.",
                 attention_figures.entropy_by_head,
             ),
         ]
+        if run.task == "action":
+            caption = (
+                f"Calibration{where}: share of test events with the action against the predicted probability, in ten "
+                "bins of equal numbers of events; mean over seeds, band of one standard deviation. On the diagonal, "
+                "probabilities mean what they say."
+            )
+            makers.append((f"calibration{suffix}", caption, figures.calibration))
         for name, caption, make in makers:
             figure = make(run, dataset)
             if figure is not None:
-                yield Picture(name, "attention", caption, figure)
+                yield Picture(name, "results" if make is figures.calibration else "attention", caption, figure)
+
+
+def _complete(run: Run) -> bool:
+    """Whether every variant has a result on every data set."""
+    done = run.finished.groupby(["dataset", "variant"]).size()
+    return len(done) == len(run.datasets) * len(run.variants)
 
 
 def verdicts(run: Run) -> list[str]:
-    """One plain sentence per comparison with the control."""
+    """The study's answer in plain sentences: one per comparison with the control, or per variant where many."""
+    tested = against_control(run)
+    if run.control is None:
+        return _best(run)
+    if len(tested) > MOST_SENTENCES:
+        return [
+            _over_datasets(run, v, [c for (_, x), c in tested.items() if x == v])
+            for v in run.variants
+            if v in {variant for _, variant in tested}
+        ]
+    metric, control = metric_label(run.primary), run.label(run.control)
+    return [
+        f"On {dataset}, {run.label(variant)} {_WORDS[c.verdict].format(control)}: {metric} {fixed(c.mean_a, 4)} against "
+        f"{fixed(c.mean_b, 4)}{_change(c)} ({_certainty(c)}; {count(c.seeds, 'paired seed')})."
+        for (dataset, variant), c in tested.items()
+    ]
+
+
+def _over_datasets(run: Run, variant: str, comparisons: list[Comparison]) -> str:
+    """One sentence on a variant over all data sets."""
+    control = run.label(run.control)
+    counts = Counter(c.verdict for c in comparisons)
+    parts = [f"{_WORDS[verdict].format(control)} on {counts[verdict]}" for verdict in _WORDS if counts[verdict]]
+    changes = [c.percent for c in comparisons if c.percent is not None]
+    spread = (
+        f": {metric_label(run.primary)} {fixed(min(changes), 1, sign=True)} % to {fixed(max(changes), 1, sign=True)} %"
+    )
+    return f"{run.label(variant)} {', '.join(parts)} of {len(comparisons)} data sets{spread if changes else ''}."
+
+
+def _best(run: Run) -> list[str]:
+    """The best variant on each data set, where the study names no control and so nothing is tested."""
+    direction = -1 if lower_is_better(run.primary) else 1
+    means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean()
     sentences = []
-    for (dataset, variant), c in against_control(run).items():
-        ours, control, metric = run.label(variant), run.label(run.control), metric_label(run.primary)
-        word = {
-            "better": f"is better than {control}",
-            "worse": f"is worse than {control}",
-            "equivalent": f"does the same as {control} within the stated margin",
-            "undecided": f"can't be told from {control}",
-        }[c.verdict]
+    for dataset, values in means.dropna().groupby(level="dataset", sort=False):
+        best = (values * direction).idxmax()
         sentences.append(
-            f"On {dataset}, {ours} {word}: {metric} {fixed(c.mean_a, 4)} against {fixed(c.mean_b, 4)}"
-            f"{_change(c)} ({_certainty(c)}; {c.seeds} paired seed{'s' * (c.seeds != 1)})."
+            f"On {dataset}, {run.label(best[1])} has the best {metric_label(run.primary)}: "
+            f"{fixed(float(values[best]), 4)}. The study names no control, so nothing was tested."
         )
-    if run.control is None and run.finished.size:
-        direction = -1 if lower_is_better(run.primary) else 1
-        means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean()
-        for dataset, values in means.groupby(level="dataset", sort=False):
-            best = (values * direction).idxmax()
-            sentences.append(
-                f"On {dataset}, {run.label(best[1])} has the best {metric_label(run.primary)}: "
-                f"{fixed(float(values[best]), 4)}. The study names no control, so nothing was tested."
-            )
     return sentences
 
 
@@ -137,21 +200,23 @@ def _certainty(c: Comparison) -> str:
 # -- the page ---------------------------------------------------------------------------------------------------
 
 
-def page(run: Run, tables: list, drawn: list[Picture]) -> str:
-    """The report as one HTML document."""
+def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | None = None) -> str:
+    """The report as one HTML document. ``claims`` is the ledger of what the papers claim and this run tests."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     shown = {table.name: Markup(html_table(table)) for table in tables}
-    cost = shown.pop("cost")
+    cost, tuning = shown.pop("cost"), shown.pop("tuning", None)
     return environment.get_template("report.html").render(
         run=run,
         title=run.study.get("title") or run.name,
         question=run.study.get("question") or "",
         verdicts=verdicts(run),
         tables=list(shown.values()),
+        claims=claims and Markup(html_table(claims)),
         cost=cost,
+        tuning=tuning,
         pictures={section: [p for p in drawn if p.section == section] for section in {p.section for p in drawn}},
         image=_image,
         cards=_fidelity(run),
@@ -226,5 +291,5 @@ def _command(run: Run) -> str:
     """The command that runs the study again: as it was recorded, or as its design says."""
     if run.summary.get("command"):
         return str(run.summary["command"])
-    preset = run.study.get("preset")
-    return f"harness run --study {run.name}" + (f" --preset {preset}" if preset not in (None, "default") else "")
+    preset = run.study.get("preset") or str(run.study.get("run", "")).removeprefix(run.name).removeprefix("-")
+    return f"harness run --study {run.name}" + (f" --preset {preset}" if preset not in ("", "default") else "")

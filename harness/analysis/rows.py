@@ -29,13 +29,24 @@ CANDIDATES = {
 }
 """The two protocols of a ranking, in words."""
 
-_LOWER = frozenset({"bce", "ne", "ece", "loss"})
-_NAMES = {"ndcg": "NDCG", "mrr": "MRR", "recall": "Recall", "bce": "BCE", "ne": "NE", "auc": "AUC", "gauc": "GAUC"}
+_NAMES = {
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "recall": "Recall",
+    "bce": "BCE",
+    "ne": "NE",
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "ece": "ECE",
+}
 
 
 def lower_is_better(metric: str) -> bool:
-    """True for losses: ``bce``, ``ne``, also per action as in ``ne/like``."""
-    return metric.partition("/")[0].partition("@")[0] in _LOWER
+    """True for losses: ``bce``, ``ne``, also per action as in ``ne/like``. Rankings' metrics are all gains."""
+    from harness.tasks import action_metrics, ranking_metrics
+
+    family = metric.partition("/")[0].partition("@")[0]
+    return family not in ranking_metrics.FAMILIES and not action_metrics.higher_is_better(metric)
 
 
 def metric_label(metric: str) -> str:
@@ -192,6 +203,14 @@ class Run:
         values = {m: [self.metric(cell, m, phase, candidates) for cell in done["id"]] for m in metrics}
         return pd.DataFrame(values, index=index, columns=metrics, dtype=float)
 
+    def actions(self, dataset: str | None = None) -> list[str]:
+        """The actions that are predicted on a data set, or on any, in the order of the rows."""
+        found: dict[str, None] = {}
+        for name in self.datasets if dataset is None else [dataset]:
+            for cell in self.ids(name)[:1]:
+                found |= dict.fromkeys(action for action in self._action_metrics(cell, "test") if action != "mean")
+        return list(found)
+
     def by_seed(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[int, float]:
         """Seed -> value of a metric, of the finished cells."""
         cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
@@ -229,12 +248,15 @@ class Run:
         table = self.rows(cell, ["user", "target"], phase).combine_chunks()
         return _hash_strings(table["user"], table["target"])
 
-    def _action_metric(self, cell: str, metric: str, phase: str) -> float:
+    def _action_metrics(self, cell: str, phase: str) -> dict[str, dict[str, float | None]]:
         from harness.tasks import action_metrics
 
-        name, _, action = metric.partition("/")
         key = ("action metrics", cell, phase)
-        found = self._keep(key, lambda: action_metrics.summarise(self.rows(cell, _ACTION_COLUMNS, phase)))
+        return self._keep(key, lambda: action_metrics.summarise(self.rows(cell, _ACTION_COLUMNS, phase)))
+
+    def _action_metric(self, cell: str, metric: str, phase: str) -> float:
+        name, _, action = metric.partition("/")
+        found = self._action_metrics(cell, phase)
         group = found.get(action or "mean")
         if group is None:
             raise InputError(f"metric '{metric}': unknown action; {nearest(action, [a for a in found if a != 'mean'])}")
@@ -322,8 +344,8 @@ def _check_fingerprints(run: Run) -> None:
             odd = cells[cells[kind] != cells[kind].iloc[0]]
             if len(odd):
                 raise InputError(
-                    f"{run.path}: cells {cells['id'].iloc[0]} and {odd['id'].iloc[0]} of data set '{dataset}' come from "
-                    f"different {kind}s, so they can't stand in one table; delete the older ones and run again"
+                    f"{run.path}: cells {cells['id'].iloc[0]} and {odd['id'].iloc[0]} of data set '{dataset}' come "
+                    f"from different {kind}s, so they can't stand in one table; delete the older ones and run again"
                 )
     odd = run.finished[run.finished["task"] != run.task]
     if len(odd):

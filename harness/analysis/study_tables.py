@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.comparisons import against_control, over_users_and_seeds
-from harness.analysis.rows import CANDIDATES, Run, lower_is_better, metric_label
+from harness.analysis.provenance import count, provenance
+from harness.analysis.published import load_published, published_table
+from harness.analysis.rows import Run, lower_is_better, metric_label
+from harness.analysis.statistics import Comparison
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
+from harness.analysis.tuning import ledger_table, load_tuning
 from harness.errors import InputError, nearest
 
-__all__ = ["cost_table", "differences_table", "evidence_tables", "provenance", "results_table", "study_tables"]
+__all__ = ["cost_table", "differences_table", "evidence_tables", "results_table", "study_tables"]
 
 DIGITS = 4
 _RELATIVE = "percent"
@@ -26,7 +30,10 @@ WIDEST = 6
 
 def study_tables(run: Run) -> list[Table]:
     """Every table of the study, cost last."""
-    return [*evidence_tables(run), cost_table(run)]
+    tables = evidence_tables(run)
+    beside = published_table(run, load_published(run.path.parent / "published"))
+    tuned = load_tuning(run)
+    return [*tables, *([beside] if beside else []), *([ledger_table(run, tuned)] if tuned else []), cost_table(run)]
 
 
 def evidence_tables(run: Run) -> list[Table]:
@@ -34,6 +41,8 @@ def evidence_tables(run: Run) -> list[Table]:
     tables = [results_table(run, name, **choice) for name, choice in _choices(run).items()]
     if run.control is not None and len(run.variants) > 1:
         tables.append(differences_table(run))
+        if run.task == "action":
+            tables += [relative_table(run), *([per_action_table(run)] if len(run.actions()) > 1 else [])]
     if run.task == "retrieval":
         tables.append(candidates_table(run))
     return tables
@@ -84,7 +93,7 @@ def results_table(
         caption += (
             f" Δ %: {metric} relative to {control}. "
             + (f"*: {metric} differs from {control}'s" if marked else f"No {metric} differs from {control}'s")
-            + f" at p < 0.05 (paired t-test over seeds, Holm's correction for {_count(len(tested), 'comparison')})."
+            + f" at p < 0.05 (paired t-test over seeds, Holm's correction for {count(len(tested), 'comparison')})."
         )
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), provenance(run, datasets, rows), label)
@@ -147,20 +156,82 @@ def differences_table(run: Run) -> Table:
     return Table("differences", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-differences")
 
 
+def relative_table(run: Run) -> Table:
+    """Relative difference to the control in percent, with its 95 % interval, on every metric."""
+    metrics = run.metrics
+    tested = {metric: against_control(run, metric) for metric in metrics}
+    heads = tuple(Column(m, metric_label(m) + (" ↓" if lower_is_better(m) else "")) for m in metrics)
+    lines = []
+    for dataset in run.datasets:
+        for variant in run.variants:
+            if variant == run.control:
+                continue
+            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+            entries = [_relative_entry(tested[metric].get((dataset, variant)), ids) for metric in metrics]
+            lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
+    caption = (
+        f"Relative difference to {run.label(run.control)} in percent, with the 95 % interval over paired seeds"
+        f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by a paired t-test, with Holm's "
+        "correction within each metric."
+    )
+    notes = provenance(run, run.datasets, run.variants)
+    return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
+
+
+def per_action_table(run: Run) -> Table:
+    """The primary metric of each action."""
+    family = run.primary.partition("/")[0]
+    actions = run.actions()
+    grouped = len(run.datasets) > 1
+    lines = []
+    for dataset in run.datasets:
+        there = run.actions(dataset)
+        none = dict.fromkeys(run.variants, Entry())
+        columns = [_results(run, dataset, f"{family}/{a}", run.variants, {}) if a in there else none for a in actions]
+        for variant in run.variants:
+            entries = tuple(column[variant] for column in columns)
+            lines.append(Line(variant, run.label(variant), entries, dataset if grouped else ""))
+    heads = tuple(Column(f"{family}/{action}", action) for action in actions)
+    better = "Lower" if lower_is_better(family) else "Higher"
+    caption = (
+        f"{metric_label(family)} of each action{'' if grouped else ' on ' + run.datasets[0]}, mean ± standard "
+        f"deviation over seeds; best in bold, second underlined. {better} is better; a dash where it is undefined."
+    )
+    notes = provenance(run, run.datasets, run.variants)
+    return Table("per-action", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-per-action")
+
+
+def _relative_entry(c: Comparison | None, ids: tuple[str, ...]) -> Entry:
+    if c is None or c.percent is None:
+        return Entry(cells=ids)
+    interval = "" if c.interval_percent is None else f" {between(c.interval_percent, 2)}"
+    mark = "*" if c.verdict in ("better", "worse") else ""
+    return Entry(fixed(c.percent, 2, sign=True) + interval, c.percent, mark=mark, cells=ids)
+
+
 def candidates_table(run: Run) -> Table:
     """The primary metric under both candidate protocols."""
     grouped = len(run.datasets) > 1
-    heads = [
-        Column(f"{dataset}/{protocol}", title, dataset if grouped else "")
+    protocols = {"unseen": "History removed", "all": "History kept"}
+    cells = {
+        (dataset, protocol): _results(run, dataset, run.primary, run.variants, {}, candidates=protocol)
         for dataset in run.datasets
-        for protocol, title in (("unseen", "History removed"), ("all", "History kept"))
-    ]
-    columns = [
-        _results(run, dataset, run.primary, run.variants, {}, candidates=protocol)
-        for dataset in run.datasets
-        for protocol in ("unseen", "all")
-    ]
-    lines = [Line(v, run.label(v), tuple(column[v] for column in columns)) for v in run.variants]
+        for protocol in protocols
+    }
+    if len(run.datasets) * len(protocols) <= WIDEST:
+        heads = [
+            Column(f"{d}/{p}", title, d if grouped else "") for d in run.datasets for p, title in protocols.items()
+        ]
+        lines = [
+            Line(v, run.label(v), tuple(cells[d, p][v] for d in run.datasets for p in protocols)) for v in run.variants
+        ]
+    else:
+        heads = [Column(p, title) for p, title in protocols.items()]
+        lines = [
+            Line(v, run.label(v), tuple(cells[d, p][v] for p in protocols), d)
+            for d in run.datasets
+            for v in run.variants
+        ]
     caption = (
         f"{metric_label(run.primary)} under both candidate protocols{'' if grouped else ' on ' + run.datasets[0]}: the "
         "user's history removed from the candidates, or kept. Mean ± standard deviation over seeds; best in bold, "
@@ -200,25 +271,6 @@ def cost_table(run: Run) -> Table:
     notes = (f"Measured on {'; '.join(devices)}.", *provenance(run, run.datasets, run.variants)[-1:])
     heads = tuple(Column(key, title) for key, title, _, _ in kinds)
     return Table("cost", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-cost")
-
-
-def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[str, ...]:
-    """What a table's footer says about where its numbers come from."""
-    done = run.finished[run.finished["dataset"].isin(list(datasets)) & run.finished["variant"].isin(list(rows))]
-    notes = []
-    if run.task == "retrieval":
-        notes.append(f"Candidates: {CANDIDATES[run.candidates]} ({run.candidates}); full ranking, none sampled.")
-    seeds = sorted(run.cells["seed"].unique())
-    data = run.study.get("data") or {}
-    split = f"Split: {data['split']}. " if "split" in data else ""
-    notes.append(f"{split}Seeds: {_ranges(seeds)}.{_short(run, datasets, rows)}")
-    prints = [
-        f"{dataset} {str(cells['log'].iloc[0])[:8]} / {str(cells['split'].iloc[0])[:8]}"
-        for dataset, cells in done.groupby("dataset", sort=False)
-    ]
-    versions = ", ".join(sorted(set(done["harness"].dropna().astype(str))))
-    notes.append(f"Fingerprints (log / split): {'; '.join(prints)}. Study {run.name}, harness {versions}.")
-    return tuple(notes)
 
 
 def _choices(run: Run) -> dict[str, dict[str, list[str]]]:
@@ -273,10 +325,6 @@ def _relative(run: Run, dataset: str, rows: Sequence[str], tested: dict) -> dict
     return entries
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
 def _mean(values: Sequence[float], digits: int, spread: bool = True) -> Entry:
     if not values:
         return Entry()
@@ -319,31 +367,7 @@ def _test_notes(run: Run, tested: dict) -> list[str]:
     return [f"{', '.join(where)}: {note}." for note, where in notes.items()]
 
 
-def _short(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
-    """A sentence on lines with fewer seeds than the design has; empty where all are there."""
-    short = []
-    for (dataset, variant), cells in run.cells.groupby(["dataset", "variant"], sort=False):
-        if dataset not in datasets or variant not in rows:
-            continue
-        there = cells[cells["state"] == "finished"]["seed"]
-        if len(there) < len(cells):
-            short.append(f"{run.label(variant)} on {dataset} {len(there)} of {len(cells)}")
-    return f" Incomplete: {'; '.join(short)}." if short else ""
-
-
-def _ranges(seeds: Sequence[int]) -> str:
-    """0, 1, 2, 5 -> ``0–2, 5 (4 seeds)``."""
-    runs: list[list[int]] = []
-    for seed in seeds:
-        if runs and seed == runs[-1][-1] + 1:
-            runs[-1].append(seed)
-        else:
-            runs.append([seed])
-    text = ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
-    return f"{text} ({_count(len(seeds), 'seed')})"
-
-
 def _device(card: dict[str, Any]) -> str:
     hardware = card.get("hardware", {})
     device, threads = hardware.get("device", "cpu"), hardware.get("threads", 1)
-    return f"{hardware.get('cpu', 'CPU')} ({_count(threads, 'thread')})" if device == "cpu" else str(device)
+    return f"{hardware.get('cpu', 'CPU')} ({count(threads, 'thread')})" if device == "cpu" else str(device)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from harness.analysis.rows import Run
 from harness.files import whole_file
 
-__all__ = ["FULL", "GREY", "INK", "Look", "look", "new_figure", "png", "save", "style"]
+__all__ = ["FULL", "GREY", "INK", "Look", "look", "look_at", "new_figure", "png", "save", "style"]
 
 FULL = 6.9
 """Width of a printed page's text in inches."""
@@ -75,13 +75,16 @@ class Look(NamedTuple):
 
 def look(run: Run, variant: str) -> Look:
     """Colour, marker and line of a variant, by its place in the design."""
-    place = run.variants.index(variant)
-    line = (
-        _LINES[(place // len(_COLOURS)) % len(_LINES)]
-        if len(run.variants) > len(_COLOURS)
-        else _LINES[place % len(_LINES)]
+    return look_at(run.variants.index(variant))
+
+
+def look_at(place: int) -> Look:
+    """The look of the arm at a place, from 0; colours repeat after eight with another line."""
+    return Look(
+        _COLOURS[place % len(_COLOURS)],
+        _MARKERS[place % len(_MARKERS)],
+        _LINES[(place + place // len(_COLOURS)) % len(_LINES)],
     )
-    return Look(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], line)
 
 
 @contextmanager

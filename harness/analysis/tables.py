@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ __all__ = ["Column", "Entry", "Line", "Table", "between", "fixed", "probability"
 FORMATS = ("tex", "md", "csv", "html")
 MISSING = "–"
 MINUS = "−"
+LONG = 32
+"""Texts with more letters than this are broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Table:
     notes: tuple[str, ...] = ()
     label: str = field(default="")
     """LaTeX label without ``tab:``; the name where empty."""
+    block: str = "Dataset"
+    """What the groups of lines are, as the heading of their column in Markdown and CSV."""
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------
@@ -80,7 +85,7 @@ class Table:
 
 def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
     """``value`` with ``digits`` decimals, a true minus sign and no negative zero; a dash where it is undefined."""
-    if value is None or value != value:  # NaN
+    if value is None or math.isnan(value):
         return MISSING
     text = f"{value:.{digits}f}"
     if float(text) == 0:
@@ -95,7 +100,7 @@ def between(interval: tuple[float, float] | None, digits: int) -> str:
 
 def probability(value: float | None) -> str:
     """A p-value with three decimals, ``<0.001`` below them."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return MISSING
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
@@ -146,14 +151,15 @@ def latex(table: Table) -> str:
     """
     tex = escape_latex
     spread = [any(line.entries[i].spread or line.entries[i].mark for line in table.lines) for i in range(_width(table))]
-    kinds = [r"r@{\,}l" if wide else column.align for column, wide in zip(table.columns, spread, strict=True)]
+    kinds = [r"r@{\,}l" if spread[i] else _latex_kind(table, i) for i in range(_width(table))]
+    first = r"p{0.28\linewidth}" if max(len(line.label) for line in table.lines) > LONG else "l"
     out = [
         r"\begin{table}[t]",
         r"  \centering",
         rf"  \caption{{{tex(table.caption)}}}",
         rf"  \label{{tab:{_label(table)}}}",
         *_latex_size(table),
-        rf"  \begin{{tabular}}{{@{{}}l{''.join(kinds)}@{{}}}}",
+        rf"  \begin{{tabular}}{{@{{}}{first}{''.join(kinds)}@{{}}}}",
         r"    \toprule",
     ]
     if any(column.group for column in table.columns):
@@ -193,17 +199,23 @@ def latex(table: Table) -> str:
     return "\n".join([*out, r"\end{table}", ""])
 
 
+def _latex_kind(table: Table, column: int) -> str:
+    """Right or left, or a paragraph where the text is long."""
+    longest = max(len(line.entries[column].text) for line in table.lines)
+    return r"p{0.17\linewidth}" if longest > LONG else table.columns[column].align
+
+
 def _latex_size(table: Table) -> list[str]:
     """A smaller font where the widest line would not fit a text width of about 16 cm."""
-    widths = [max(len(line.label) for line in table.lines)]
+    widths = [min(LONG, max(len(line.label) for line in table.lines))]
     for i, column in enumerate(table.columns):
         # A spread is set in a script size, hence three quarters of its letters.
         entries = [
             len(e.text) + (0.75 * (len(e.spread) + 2) if e.spread else 0) for e in (x.entries[i] for x in table.lines)
         ]
-        widths.append(max(len(column.title), *entries))
+        widths.append(min(LONG, max(len(column.title), *entries)))
     letters = sum(widths) + 2 * len(widths)
-    for limit, size, gap in ((86, "", 6), (100, r"\small", 5), (122, r"\footnotesize", 3.5)):
+    for limit, size, gap in ((86, "", 6), (98, r"\small", 5), (118, r"\footnotesize", 3.5)):
         if letters <= limit:
             return [f"  {size}", rf"  \setlength{{\tabcolsep}}{{{gap}pt}}"] if size else []
     return [r"  \scriptsize", r"  \setlength{\tabcolsep}{3pt}"]
@@ -223,7 +235,7 @@ def markdown(table: Table) -> str:
 
     grouped = any(line.group for line in table.lines)
     heads = [
-        *(["Data"] if grouped else []),
+        *([table.block] if grouped else []),
         table.corner,
         *(" ".join(filter(None, (c.group, c.title))) for c in table.columns),
     ]
@@ -246,7 +258,7 @@ def comma_separated(table: Table) -> str:
     heads = []
     for column, wide, marked in zip(table.columns, spread, marks, strict=True):
         heads += [column.key] + [f"{column.key} sd"] * wide + [f"{column.key} mark"] * marked
-    writer.writerow([*(["dataset"] if grouped else []), "key", "label", *heads])
+    writer.writerow([*([table.block.lower()] if grouped else []), "key", "label", *heads])
     for line in table.lines:
         values = []
         for entry, wide, marked in zip(line.entries, spread, marks, strict=True):
@@ -313,6 +325,6 @@ def _line_groups(table: Table) -> Iterator[tuple[str, list[Line]]]:
 
 
 def _full(value: float | str | None) -> str:
-    if value is None or value != value:
-        return ""
-    return value if isinstance(value, str) else f"{value:.12g}"
+    if value is None or isinstance(value, str):
+        return value or ""
+    return "" if math.isnan(value) else f"{value:.12g}"

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.data.log import RawLog, encode
-from harness.data.tables import Column, line_of_row, read_table
+from harness.data.tables import Column, line_of_row, read_header, read_table
 from harness.errors import InputError, nearest
 from harness.files import file_digest, whole_file
 
@@ -113,17 +113,11 @@ def write_atomic_log(raw: RawLog, inter: Path) -> None:
 
 
 def _header(path: Path) -> dict[str, str]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            line = file.readline().rstrip("\r\n")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: line 1 is not UTF-8; convert the file, as with iconv -t utf-8") from None
-    if not line:
+    fields = read_header(path)
+    if fields == [""]:
         raise InputError(f"{path} is empty or begins with a blank line; restore it from its source")
     types: dict[str, str] = {}
-    for field in line.split("\t"):
+    for field in fields:
         name, colon, kind = field.partition(":")
         if not colon:
             raise InputError(

@@ -24,6 +24,7 @@ __all__ = [
     "dataset_names",
     "find_files",
     "load",
+    "overview",
     "read_files",
 ]
 
@@ -307,6 +308,24 @@ def dataset_names() -> dict[str, str]:
     """Name -> title of every data set that has a name."""
     named = {name: spec.title for name, spec in DATASETS.items()}
     return named | {name: title for name, (title, _, _) in SYNTHETIC.items()}
+
+
+def overview(root: Path | None = None) -> list[dict[str, object]]:
+    """One entry for each data set that has a name: its title, published counts, action types, and whether it is
+    "ready" (on disk, or made when it is used), can be fetched with "prepare", or is to be got "by hand"."""
+    entries = []
+    for name, spec in DATASETS.items():
+        try:
+            form, _ = find_files(spec, data_root(root))
+            state = "ready"
+        except InputError:
+            form, state = spec.forms[0], "prepare" if spec.downloads else "by hand"
+        counts = {} if form.published is None else vars(form.published)
+        entries.append({"dataset": name, "title": spec.title, **counts, "actions": list(spec.actions), "state": state})
+    for name, (title, _, _) in SYNTHETIC.items():
+        blank = dict.fromkeys(f.name for f in fields(Counts))
+        entries.append({"dataset": name, "title": title, **blank, "actions": list(ACTIONS[name]), "state": "ready"})
+    return entries
 
 
 def load(name_or_path: str, config: DataConfig, root: Path | None = None) -> EventLog:

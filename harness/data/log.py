@@ -217,9 +217,9 @@ def _without_repeats(raw: RawLog, rule: str, notes: list[str]) -> np.ndarray:
             f"({len(repeats)} such rows); remove them, or set data.duplicates to 'first' or 'keep'"
         )
     if rule == "keep":
-        notes.append(f"{len(repeats)} rows repeat another exactly; all were kept")
+        notes.append(f"rows that repeat another exactly: {len(repeats)}, all kept")
         return everything
-    notes.append(f"{len(repeats)} rows repeat another exactly; the first of each was kept")
+    notes.append(f"rows that repeat another exactly: {len(repeats)}, dropped")
     return np.setdiff1d(everything, repeats, assume_unique=True)
 
 

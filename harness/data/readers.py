@@ -6,7 +6,7 @@ import ast
 import gzip
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from pyarrow import json as arrow_json
 
 from harness.data.atomic import read_atomic_log
 from harness.data.log import RawLog, encode
-from harness.data.tables import Column, read_table
+from harness.data.tables import Column, decode_line, read_header, read_table
 from harness.errors import InputError
 from harness.files import file_digest, read_json
 
@@ -53,7 +53,7 @@ def event_table(
         kinds = {user: "id", item: "id", time: "time"} | dict.fromkeys(numbers, "number")
         if action:
             kinds[action] = "id"
-        names = _header(path, separator)
+        names = read_header(path, separator)
         for name in kinds:
             if name not in names:
                 raise InputError(f"{path} has no column '{name}' in its first line; restore it from its source")
@@ -76,7 +76,7 @@ def text_sequences(files: Mapping[str, Path]) -> RawLog:
     users, items, lengths = [], [], []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            fields = _utf8(line, path, number).split()
+            fields = decode_line(line, path, number).split()
             if not fields:
                 continue
             if len(fields) == 1:
@@ -89,7 +89,7 @@ def text_sequences(files: Mapping[str, Path]) -> RawLog:
         raw.time = _times_of(raw, files["times"])
         raw.files[files["times"].name] = file_digest(files["times"])
     if "items" in files:
-        names = _header(files["items"], "\t")
+        names = read_header(files["items"])
         table = read_table(files["items"], [Column(names[0], "id"), *map(Column, names[1:])]).to_pandas()
         raw.item_table = table.astype(object).set_index(names[0])
         raw.files[files["items"].name] = file_digest(files["items"])
@@ -200,7 +200,7 @@ def _sequences(path: Path, users: list[str], items: list[str], lengths: list[int
 def _times_of(raw: RawLog, path: Path) -> np.ndarray:
     """The times of the table at ``path``, which must hold the events of ``raw`` in the same order."""
     columns = [Column("user", "id"), Column("item", "id"), Column("unix_time", "time")]
-    if _header(path, "\t") != [column.name for column in columns]:
+    if read_header(path) != [column.name for column in columns]:
         raise InputError(f"{path}: line 1 must name the columns user, item, unix_time")
     table = read_table(path, columns)
     (user, users), (item, items) = encode(table["user"]), encode(table["item"])
@@ -212,21 +212,6 @@ def _times_of(raw: RawLog, path: Path) -> np.ndarray:
     return table["unix_time"].to_numpy()
 
 
-def _header(path: Path, separator: str) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            return _utf8(file.readline(), path, 1).lstrip("\ufeff").rstrip("\r\n").split(separator)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-
-
-def _utf8(line: bytes, path: Path, number: int) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: line {number} is not UTF-8; convert the file, as with iconv -t utf-8") from None
-
-
 def _text_table(texts: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(name for fields in texts.values() for name in fields))
     rows = {name: [_text(fields.get(name)) for fields in texts.values()] for name in columns}
@@ -234,12 +219,16 @@ def _text_table(texts: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
 
 
 def _text(value: object) -> str:
-    """Lists (of lists) of categories are joined by commas."""
-    if value is None:
-        return ""
+    """Lists (of lists) of categories are joined by commas, each once."""
+    return ", ".join(dict.fromkeys(text for text in _leaves(value) if text))
+
+
+def _leaves(value: object) -> Iterator[str]:
     if isinstance(value, (list, tuple)):
-        return ", ".join(dict.fromkeys(text for text in map(_text, value) if text))
-    return str(value).strip()
+        for part in value:
+            yield from _leaves(part)
+    elif value is not None:
+        yield str(value).strip()
 
 
 def _movie(line: str) -> tuple[str, dict[str, str]]:

@@ -15,7 +15,7 @@ from pyarrow import csv
 
 from harness.errors import InputError
 
-__all__ = ["Column", "line_of_row", "read_table"]
+__all__ = ["Column", "decode_line", "line_of_row", "read_header", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,27 @@ class Column:
         return self.kind in ("number", "time")
 
 
+def decode_line(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: line {number} is not UTF-8; convert the file, as with iconv -t utf-8") from None
+
+
+def read_header(path: Path, separator: str = "\t") -> list[str]:
+    """The fields of the first line; one empty field where it is blank."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    return decode_line(line, path, 1).lstrip("\ufeff").rstrip("\r\n").split(separator)
+
+
 def read_table(path: Path, columns: Sequence[Column], *, separator: str = "\t") -> pa.Table:
-    """The rows of ``path`` below its header line: float64 for numeric columns, strings for the others. Blank lines are skipped.
+    """The rows of ``path`` below its header line: float64 for numeric columns, strings for the others.
+
+    Blank lines are skipped, and no quoting is known.
 
     Raises:
         InputError: a line with too many or too few fields, a bad, infinite or negative number, an empty id,
@@ -51,13 +70,12 @@ def read_table(path: Path, columns: Sequence[Column], *, separator: str = "\t") 
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except pa.ArrowException as error:
-        _find_fault(path, columns, separator)
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise _fault(path, columns, separator, str(error).splitlines()[0]) from None
     if table.num_rows == 0:
-        raise InputError(f"{path} has no rows; restore it from its source")
+        raise _fault(path, columns, separator, "no rows")
     for column in columns:
         if _faulty(column, table[column.name]):
-            _find_fault(path, columns, separator)
+            raise _fault(path, columns, separator, f"column '{column.name}' holds a bad value")
     return table
 
 
@@ -84,24 +102,24 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _find_fault(path: Path, columns: Sequence[Column], separator: str) -> None:
-    """Raises the :class:`InputError` of the first line that is off; returns where none is."""
+def _fault(path: Path, columns: Sequence[Column], separator: str, otherwise: str) -> InputError:
+    """What is wrong with the first line that is off, ``otherwise`` where none is found, to be raised."""
+    rows = False
     for number, line in _lines(path):
+        rows = True
         where = f"{path}: line {number}"
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{where} is not UTF-8; convert the file, as with iconv -t utf-8") from None
+        text = decode_line(line, path, number)
         fields = text.rstrip("\r\n").split(separator)
         if len(fields) != len(columns):
             cut = "" if text.endswith("\n") else " and ends without a line break, so the file looks truncated"
-            raise InputError(
+            return InputError(
                 f"{where} has {len(fields)} fields instead of {len(columns)}{cut}; mend it or restore the file"
             )
         for column, value in zip(columns, fields, strict=True):
             problem = _problem(column, value)
             if problem:
-                raise InputError(f"{where}, column '{column.name}': {value!r} {problem}; mend it or drop the line")
+                return InputError(f"{where}, column '{column.name}': {value!r} {problem}; mend it or drop the line")
+    return InputError(f"{path} {f'cannot be read: {otherwise}' if rows else 'has no rows'}; restore it from its source")
 
 
 def _problem(column: Column, value: str) -> str | None:

@@ -39,9 +39,9 @@ class Queue:
 
     def __init__(self, url: str, run: str, study: Study, cells: list[Cell], folder: RunFolder) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.cells = {cell.id: cell for cell in cells}
         self.folder = folder
-        self.primary = (study.primary, study.candidates)
         self.distributions = {
             "dataset": CategoricalDistribution(list(study.datasets)),
             "variant": CategoricalDistribution(list(study.variants)),
@@ -148,9 +148,7 @@ class Queue:
         )
 
     def _stored_value(self, cell: Cell) -> float:
-        metric, candidates = self.primary
-        summary = read_json(self.folder.cell(cell.id) / "metrics.json")["valid"]
-        return summary.get(candidates, summary.get("mean"))[metric]
+        return read_json(self.folder.cell(cell.id) / "cell.json")["outcome"]["validation"]
 
 
 def _parameters(cell: Cell) -> dict[str, Any]:
@@ -159,16 +157,14 @@ def _parameters(cell: Cell) -> dict[str, Any]:
 
 def _open(url: str, create: Callable[[Any], optuna.Study], stale: Callable[..., None]) -> optuna.Study:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=stale,
-            )
-            return create(storage)
+        storage = optuna.storages.RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=stale,
+        )
+        return create(storage)
     except Exception as error:
         if isinstance(error, (ImportError, ValueError, RuntimeError, OSError)) or _is_storage_error(error):
             raise InputError(

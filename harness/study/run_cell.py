@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from harness.errors import InputError
 from harness.files import whole_file, write_json, writing
@@ -101,19 +101,23 @@ def run_cell(
 
         _write_table(staged / "attention.parquet", attention_statistics(model, data))
     _write_weights(staged / "model.safetensors", model, cell)
-    write_json(staged / "cell.json", _record(study, cell, fitted, started, device))
+    value = data.value(summaries["valid"], study.primary)
+    write_json(staged / "cell.json", _record(study, cell, fitted, value, started, device))
     folder.publish(cell.id, staged)
-    return data.value(summaries["valid"], study.primary)
+    return value
 
 
-def _record(study: Study, cell: Cell, fitted: Fitted, started: datetime, device: str) -> dict[str, Any]:
+def _record(
+    study: Study, cell: Cell, fitted: Fitted, value: float, started: datetime, device: str
+) -> dict[str, Any]:
+    outcome = {"best_epoch": fitted.best_epoch, "epochs": fitted.epochs, "stopped": fitted.stopped}
     return {
         **cell.identity,
         "format": FORMAT,
         "id": cell.id,
         "study": study.study,
         "variant": cell.arm.variant,
-        "outcome": {"best_epoch": fitted.best_epoch, "epochs": fitted.epochs, "stopped": fitted.stopped},
+        "outcome": {**outcome, "validation": value},
         "versions": versions(),
         "git": git_state(),
         "hardware": hardware(device),
@@ -144,7 +148,7 @@ def _write_weights(path: Path, model: Recommender, cell: Cell) -> None:
     # Tied weights share memory, which the format refuses: each name gets its own copy.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     with whole_file(path) as aside:
-        save_file(tensors, aside, metadata={"cell": cell.id, "config": json.dumps(cell.identity["config"])})
+        aside.write_bytes(save(tensors, metadata={"cell": cell.id, "config": json.dumps(cell.identity["config"])}))
 
 
 def load_weights(model: Recommender, path: Path) -> None:

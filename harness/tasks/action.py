@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from harness.data.batches import Windows, all_positions
-from harness.errors import CellFailed, InputError
+from harness.errors import CellFailed, InputError, nearest
 from harness.interface import Recommender, Task
 from harness.tasks import action_metrics
 from harness.tasks.base import TaskData
@@ -79,7 +79,7 @@ class ActionPrediction(TaskData):
         return action_metrics.summarise(rows)
 
     def value(self, summary: dict[str, dict[str, Any]], primary: str) -> float:
-        found = summary["mean"].get(primary)
+        found = self._find(summary, primary)
         if found is None:
             raise CellFailed(
                 f"'{primary}' is undefined on the validation part of '{self.log.name}': "
@@ -88,7 +88,13 @@ class ActionPrediction(TaskData):
         return found
 
     def tracked(self, summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-        return summary["mean"]
+        return {name: self._find(summary, name) for name in self.metrics}
+
+    def _find(self, summary: dict[str, dict[str, Any]], name: str) -> float | None:
+        metric, _, action = name.partition("/")
+        if (action or "mean") not in summary:
+            raise InputError(f"metric '{name}': there is no such action; {nearest(action, self.log.action_names)}")
+        return summary[action or "mean"][metric]
 
     @staticmethod
     def higher_is_better(metric: str) -> bool:

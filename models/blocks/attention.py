@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.interface import Batch
 from models.blocks.dropout import dropout
 
-__all__ = ["SelfAttention", "causal_softmax", "evaluation_mode", "event_positions"]
+__all__ = ["SelfAttention", "causal_softmax", "evaluation_mode", "event_positions", "maps_are_cheaper"]
 
 
 def causal_softmax(q: Tensor, k: Tensor) -> Tensor:

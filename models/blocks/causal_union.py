@@ -21,15 +21,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import flop_registry, register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
 
 __all__ = ["Part", "attend", "attend_beside", "union_weights"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
+# The counter knows the kernels of CUDA alone; like those, the causal half that is skipped counts.
+if _flash not in flop_registry:
+
+    @register_flop_formula(_flash)
+    def _count_forward(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    @register_flop_formula(_flash_backward)
+    def _count_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return sdpa_backward_flop_count(grad, query, key, value)
+
 
 class Part(NamedTuple):
-    """N keys and values that all queries share."""
+    """N keys and values that all queries share. A strict part may leave out the last, which nobody sees."""
 
     key: Tensor
     """(B, H, N, D)"""
@@ -63,7 +75,7 @@ def attend_masked(query: Tensor, parts: Sequence[Part], own: tuple[Tensor, Tenso
     square = torch.ones(n, n, dtype=torch.bool, device=query.device)
     keys = [part.key for part in parts]
     values = [part.value for part in parts]
-    masks = [square.tril(-1 if part.strict else 0) for part in parts]
+    masks = [square.tril(-1 if part.strict else 0)[:, : part.key.shape[2]] for part in parts]
     if own is not None:
         keys.append(own[0])
         values.append(own[1])
@@ -74,8 +86,11 @@ def attend_masked(query: Tensor, parts: Sequence[Part], own: tuple[Tensor, Tenso
 def union_weights(query: Tensor, parts: Sequence[Part], own_key: Tensor | None = None) -> list[Tensor]:
     """The weights that :func:`attend` gives: (B, H, N, N) per part, then (B, H, N) for the own key if there is one."""
     n = query.shape[2]
-    future = torch.ones(n, n, dtype=torch.bool, device=query.device)
-    scores = [(query @ p.key.mT).masked_fill(future.triu(0 if p.strict else 1), -math.inf) for p in parts]
+    square = torch.ones(n, n, dtype=torch.bool, device=query.device)
+    scores = []
+    for part in parts:
+        future = square.triu(0 if part.strict else 1)[:, : part.key.shape[2]]
+        scores.append((query @ part.key.mT).masked_fill(future, -math.inf))
     if own_key is not None:
         scores.append((query * own_key).sum(-1, keepdim=True))
     weights = (torch.cat(scores, -1) / math.sqrt(query.shape[-1])).softmax(-1)  # (B, H, N, N * parts [+ 1])
@@ -167,7 +182,8 @@ class _Union(torch.autograd.Function):
                 rows_grad, rows_query, key[:, :, :n], value[:, :, :n], rows_out, rows_total, 0.0, True
             )
             if strict:
-                for_key, for_value = F.pad(for_key, (0, 0, 0, 1)), F.pad(for_value, (0, 0, 0, 1))
+                unseen = (0, 0, 0, key.shape[2] - n)
+                for_key, for_value = F.pad(for_key, unseen), F.pad(for_value, unseen)
             if grad_query is None:
                 grad_query = F.pad(for_query, (0, 0, 1, 0)) if strict else for_query
             else:

@@ -1,15 +1,14 @@
 """The HSTU layer: pointwise SiLU attention without softmax and without a feed-forward block.
 
-Zhai et al., "Actions Speak Louder than Words", ICML 2024 (arXiv 2402.17152), Eqs. 1-3, as in the authors' research code:
-one projection without bias, layer norms without affine parameters, no 1/sqrt(d), relative biases that the heads
-share. Departures: the attention is divided by the model's longest sequence, not by the batch's padded length, so
+Zhai et al., "Actions Speak Louder than Words", ICML 2024 (arXiv 2402.17152), Eqs. 1-3, as in the authors' research
+code: one projection without bias, layer norms without affine parameters, no 1/sqrt(d), relative biases that the
+heads share. Departures: the attention is divided by the model's longest sequence, not by the batch's padded length, so
 that padding changes nothing; a query's time is that of its own event, not of the next one, which is unknown when the
 next event is to be predicted. It offers the same five steps as :class:`models.blocks.ranker.TransformerLayer`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -100,7 +99,7 @@ class HSTULayer(nn.Module):
         found = []
         for part, place in zip(parts, key_places or [places] * len(parts), strict=True):
             score = F.silu(query @ part.key.mT + self.bias(places, place)) / self.max_tokens
-            found.append(score * past.tril(-1 if part.strict else 0))  # (B, H, N, N)
+            found.append(score * past.tril(-1 if part.strict else 0)[:, : part.key.shape[2]])  # (B, H, N, N)
         if own_key is not None:
             found.append(F.silu((query * own_key).sum(-1) + self.bias.own()) / self.max_tokens)  # (B, H, N)
         return found

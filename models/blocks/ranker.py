@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ __all__ = ["ActionEncoder", "Cache", "Ranker", "RankerConfig", "TransformerLayer
 
 Cache = list[tuple[Tensor, Tensor]]
 """Per layer the keys and values of a history, (B, H, S, D) each."""
+NO_ACTIONS = "this model needs action labels and the data set has none; declare them under data.actions"
+
 Weights = list[list[Tensor]]
 """Per attention: the weights on each part and on the own key."""
 
@@ -175,7 +177,7 @@ class Ranker(Recommender):
     Config = RankerConfig
     tasks = frozenset({Task.ACTION, Task.RETRIEVAL})
     needs = Needs(actions=True)
-    training = {"learning_rate": 1e-3, "batch_size": 128}
+    training: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 128}
 
     config: RankerConfig
     tokens_per_event = 1
@@ -185,7 +187,9 @@ class Ranker(Recommender):
         """``width`` is that of the states, where it isn't ``config.dim``."""
         super().__init__(config, schema)
         if not schema.actions:
-            raise InputError("this model needs action labels and the data set has none; declare them under data.actions")
+            raise InputError(
+                "this model needs action labels and the data set has none; declare them under data.actions"
+            )
         dim, width = config.dim, width or config.dim
         self.item_embedding = nn.Embedding(schema.n_items + 1, dim, padding_idx=0)
         nn.init.normal_(self.item_embedding.weight[1:], std=0.02)
@@ -194,9 +198,7 @@ class Ranker(Recommender):
         self.layers = nn.ModuleList(self._layer() for _ in range(config.layers))
         self.final_norm = rms_norm(dim)
         hidden = nn.Sequential(nn.Linear(width, dim), nn.SiLU()) if config.head == "mlp" else nn.Identity()
-        self.action_head = nn.Sequential(
-            hidden, nn.Linear(dim if config.head == "mlp" else width, len(schema.actions))
-        )
+        self.action_head = nn.Sequential(hidden, nn.Linear(dim if config.head == "mlp" else width, len(schema.actions)))
         self.item_query = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
 
     def _layer(self) -> nn.Module:
@@ -264,7 +266,7 @@ class Ranker(Recommender):
 
     def labels(self, batch: Batch) -> Tensor:
         if batch.actions is None:
-            raise InputError("this model needs action labels and the batch has none; declare them under data.actions")
+            raise InputError(NO_ACTIONS)
         return batch.actions
 
     def places(self, batch: Batch, position: Tensor | None = None) -> Places:
@@ -315,4 +317,3 @@ class Ranker(Recommender):
         """Maps of one token per event; with ``null`` the first key belongs to no event."""
         events = torch.arange(batch.items.shape[1], device=batch.items.device).expand_as(batch.items)
         return AttentionMaps(maps, events, F.pad(events, (1, 0), value=-1) if null else events)
-

@@ -138,11 +138,11 @@ class Beams(NamedTuple):
     """Hypotheses of a beam search, best first."""
 
     codes: Tensor
-    """(B, W, m) int64; meaningless where the score is -inf."""
+    """(B, W, m) int64."""
     scores: Tensor
-    """(B, W): sum of log-probabilities; -inf where there were fewer than W hypotheses."""
+    """(B, W): sum of log-probabilities."""
     items: Tensor | None
-    """(B, W) the item of each hypothesis of a constrained search, 0 where there was none."""
+    """(B, W) the item of each hypothesis of a constrained search; 0 where its score is -inf."""
 
 
 def beam_search(step: Step, state: Any, sizes: tuple[int, ...], width: int, trie: Trie | None = None) -> Beams:
@@ -150,7 +150,7 @@ def beam_search(step: Step, state: Any, sizes: tuple[int, ...], width: int, trie
 
     With a ``trie`` only codes of items are followed, and equal scores go to the lowest item id below; without,
     every combination of codes is, and equal scores go to the lowest position. W of the result is ``width``, or
-    less where fewer sequences are possible. A width that covers the catalogue makes the search exhaustive.
+    the number of possible sequences where that is smaller. A width that covers the catalogue makes the search exhaustive.
     """
     parents = taken = path = None
     for level, size in enumerate(sizes):

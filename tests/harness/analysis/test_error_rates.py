@@ -34,10 +34,10 @@ def p_over_users(differences: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("users", "seed_sd", "studies", "naive"),
     [
-        (200, 0.0012, 2000, 0.03),
-        (2_000, 0.0012, 2000, 0.07),
-        (20_000, 0.0006, 1000, 0.15),
-        (20_000, 0.0012, 1000, 0.35),
+        (200, 0.0012, 1000, 0.03),
+        (2_000, 0.0012, 1000, 0.07),
+        (20_000, 0.0006, 600, 0.15),
+        (20_000, 0.0012, 600, 0.3),
     ],
 )
 def test_false_positives_of_the_default_verdict(users, seed_sd, studies, naive):
@@ -58,7 +58,7 @@ def test_false_positives_on_ndcg_of_ranks():
     gain = per_user("ndcg@10", np.append(np.arange(1, 11), np.nan))  # (11,), last: no hit
     shape = 1 / np.arange(1, 11)
     shape /= shape.sum()
-    hit, seed_sd = 0.02, 0.0012 / (shape @ gain[:10])
+    hit, seed_sd = 0.014, 0.0012 / (shape @ gain[:10])
     found = over_users = 0
     spread = []
     for _ in range(studies):
@@ -69,7 +69,7 @@ def test_false_positives_on_ndcg_of_ranks():
         found += compare(*arms.mean(axis=2)).verdict != "undecided"
         over_users += p_over_users(arms[0] - arms[1]) <= 0.05
         spread.append((arms[0] - arms[1]).std())
-    assert np.mean(spread) == pytest.approx(USER_SD, rel=0.1)
+    assert np.mean(spread) == pytest.approx(USER_SD, rel=0.05)
     assert found / studies <= 0.06
     assert over_users / studies >= 0.2
 
@@ -77,7 +77,7 @@ def test_false_positives_on_ndcg_of_ranks():
 def test_family_wise_error_of_an_ablation():
     """Four variants against one control that they share, all equal: one false verdict or more in a study."""
     rng = np.random.default_rng(3)
-    studies = 1000
+    studies = 400
     arms = rng.normal(scale=0.001, size=(studies, 5, 8))  # control first
     wrong = {"holm": 0, "none": 0}
     for control, *variants in arms:
@@ -93,7 +93,7 @@ def test_power_as_planned(seeds, comparisons):
     rng = np.random.default_rng(seeds)
     sd = np.hypot(0.0012 * np.sqrt(2), USER_SD / np.sqrt(20_000))
     difference = detectable_difference(sd, seeds, comparisons=comparisons)
-    noise = rng.normal(scale=sd, size=(1500, seeds))
+    noise = rng.normal(scale=sd, size=(800, seeds))
     found = [compare(difference + row, np.zeros(seeds)).p <= 0.05 / comparisons for row in noise]
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
 
@@ -102,7 +102,7 @@ def test_seeds_needed_find_what_they_were_planned_for():
     rng = np.random.default_rng(0)
     difference, sd = 0.002, 0.0017
     seeds = seeds_needed(difference, sd)
-    noise = rng.normal(scale=sd, size=(1500, seeds))
+    noise = rng.normal(scale=sd, size=(800, seeds))
     verdicts = [compare(difference + row, np.zeros(seeds)).verdict for row in noise]
     share = np.mean(np.array(verdicts) == "better")
     assert share == pytest.approx(achieved_power(difference, sd, seeds), abs=0.05)
@@ -113,7 +113,7 @@ def test_seeds_needed_find_what_they_were_planned_for():
 def test_the_interval_over_seeds_covers_the_difference_for_these_users(seeds):
     rng = np.random.default_rng(seeds)
     truth = 0.002
-    noise = rng.normal(scale=0.0017, size=(2000, seeds))
+    noise = rng.normal(scale=0.0017, size=(800, seeds))
     bounds = np.array([compare(truth + row, np.zeros(seeds)).interval for row in noise])
     assert 0.93 <= np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])) <= 0.97
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from benchmarks.synthetic_run import write_run
 from harness.analysis import attention_figures, figures
 from harness.analysis.comparisons import against_control
+from harness.analysis.rows import load_run
 from harness.analysis.style import look
+from harness.errors import InputError
 
 
 def test_forest_plot_draws_the_intervals_of_the_table(run):
@@ -39,10 +43,7 @@ def test_entropy_has_a_panel_per_layer(run):
     assert [axis.get_title("left") for axis in figure.axes[:2]] == ["Layer 1", "Layer 2"]
 
 
-def test_no_attention_no_figure(action_dir, tmp_path):
-    from benchmarks.synthetic_run import write_run
-    from harness.analysis.rows import load_run
-
+def test_no_attention_no_figure(tmp_path):
     run = load_run(write_run(tmp_path / "plain", users=20, seeds=2, attention=False))
     assert attention_figures.recency(run, "ml-100k") is None
     assert attention_figures.entropy_by_head(run, "ml-100k") is None
@@ -52,3 +53,46 @@ def test_variants_keep_their_look_and_differ(run):
     looks = [look(run, v) for v in run.variants]
     assert len({x.color for x in looks}) == len({x.marker for x in looks}) == 4
     assert looks == [look(run, v) for v in run.variants]
+
+
+def test_the_front_holds_what_nothing_beats():
+    points = [(1, 0.1), (2, 0.3), (3, 0.2), (4, 0.4), (2, 0.1)]
+    assert figures._pareto(points, 1) == [(1, 0.1), (2, 0.3), (4, 0.4)]
+    assert figures._pareto(points, -1) == [(1, 0.1)]
+
+
+def test_accuracy_against_cost_has_a_panel_per_data_set(wide_dir):
+    figure = figures.accuracy_against_cost(load_run(wide_dir))
+    assert [axis.get_title("left") for axis in figure.axes] == ["ml-100k", "amazon_beauty"]
+
+
+def test_calibration_bins_hold_equal_numbers_and_average_to_the_rates(action_dir):
+    run = load_run(action_dir)
+    figure = figures.calibration(run, "ml-100k")
+    assert [axis.get_title("left") for axis in figure.axes] == ["like", "five_stars", "dislike"]
+    cell = run.ids("ml-100k", "attn-lfa")[0]
+    rows = run.rows(cell, ["action", "label", "probability"]).to_pandas()
+    predicted, observed = figures._reliability(run, cell, 10)["like"]
+    like = rows[rows["action"] == "like"]
+    assert observed.mean() == pytest.approx(like["label"].mean())
+    assert predicted.mean() == pytest.approx(like["probability"].mean(), rel=1e-5)
+    assert (np.diff(predicted) > 0).all()
+
+
+def test_critical_differences_need_six_data_sets(run, tmp_path):
+    with pytest.raises(InputError, match="at least 6 data sets"):
+        figures.critical_differences(run)
+    names = [f"d{i}" for i in range(6)]
+    folder = write_run(tmp_path / "many", datasets=names, seeds=1, users=20, attention=False)
+    figure = figures.critical_differences(load_run(folder))
+    assert "6 data sets" in figure.axes[0].get_title("left")
+
+
+def test_efficiency_and_code_usage_draw_what_they_are_given():
+    table = pd.DataFrame({"arm": list("aabb"), "length": [64, 128] * 2, "seconds": [1.0, 2.0, 3.0, 4.0]})
+    axis = figures.efficiency_curves(table, "length", {"seconds": "Seconds per step"}).axes[0]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[1, 2], [3, 4]]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    codes = pd.DataFrame({"quantiser": ["opq"] * 2, "level": [1, 2], "used": [1.0, 0.9], "perplexity": [0.8, 0.7]})
+    axes = figures.code_usage(codes).axes
+    assert [bar.get_height() for bar in axes[1].patches] == [0.8, 0.7]

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
+from benchmarks.synthetic_run import write_run
 from harness.analysis.report import verdicts, write_report
 from harness.analysis.rows import load_run
 
@@ -37,8 +39,6 @@ def test_same_run_same_bytes(report, run_dir, tmp_path):
 
 def test_the_page_stands_alone(report):
     class Checker(HTMLParser):
-        void = {"meta", "link", "img", "br"}
-
         def __init__(self):
             super().__init__()
             self.open, self.references, self.ids = [], [], []
@@ -50,7 +50,7 @@ def test_the_page_stands_alone(report):
             self.references += [attrs[key] for key in ("src", "href") if key in attrs]
             if tag == "img":
                 assert attrs["alt"]
-            if tag not in self.void:
+            if tag not in ("meta", "link", "img"):
                 self.open.append(tag)
 
         def handle_endtag(self, tag):
@@ -83,6 +83,28 @@ def test_verdict_sentences_hold_the_numbers_of_the_table(run):
     means = run.metric_table("ndcg@10")["ndcg@10"].groupby(level="variant").mean()
     assert f"NDCG@10 {means['no-focused-attention']:.4f} against {means['fair']:.4f}" in sentences[0]
     assert "5 paired seeds" in sentences[0]
+
+
+def test_many_comparisons_are_summed_up(tmp_path):
+    names = [f"d{i}" for i in range(3)]
+    run = load_run(write_run(tmp_path / "many", datasets=names, seeds=5, users=300, attention=False))
+    sentences = verdicts(run)
+    assert len(sentences) == 3
+    assert re.match(r"w/o focused attention is worse than FAIR on \d", sentences[0])
+    assert "of 3 data sets: NDCG@10 −" in sentences[0]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_all_tables_compile_together(report, tmp_path):
+    inputs = "".join(f"\\input{{{path}}}\n" for path in sorted((report[0] / "tables").glob("*.tex")))
+    text = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\n"
+    (tmp_path / "doc.tex").write_text(text + inputs + "\\end{document}\n")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "multiply-defined" not in done.stdout
 
 
 def test_a_study_half_done_and_without_control_still_reports(own_run):

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -213,6 +213,7 @@ def test_benjamini_hochberg_of_their_own_example():
     assert [c.p_adjusted for c in family(alone, "none").values()] == [c.p for c in alone.values()]
 
 
+@settings(max_examples=12, deadline=None)  # statsmodels collects garbage at every call
 @given(st.lists(st.floats(1e-6, 1).map(lambda p: round(p, 2) or 0.001), min_size=1, max_size=12))
 def test_adjusted_p_equal_those_of_statsmodels(p):
     base = compare(np.array([1.0, 2.0]), np.zeros(2))

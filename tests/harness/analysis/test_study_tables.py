@@ -24,7 +24,7 @@ def _entry(table, row, column, group=""):
 
 def test_means_and_deviations_over_seeds(run):
     table = results_table(run)
-    values = run.metric_table("ndcg@10")["ndcg@10"]["ml-100k", "no-mi-loss"].to_numpy()
+    values = np.array(list(run.by_seed("ml-100k", "no-mi-loss", "ndcg@10").values()))
     entry = _entry(table, "no-mi-loss", "ml-100k/ndcg@10")
     assert entry.value == pytest.approx(values.mean())
     assert entry.spread_value == pytest.approx(values.std(ddof=1))

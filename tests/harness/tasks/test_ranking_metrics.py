@@ -15,13 +15,14 @@ CUTOFFS = [1, 5, 10, 20]
 
 
 @pytest.fixture
-def recbole_metrics(monkeypatch):
-    """RecBole's metric classes; they use ``np.float``, which NumPy has no more, for this test alone."""
+def recbole_metrics():
+    """RecBole's metric classes, with the old name of NumPy's that they use."""
     pytest.importorskip("recbole", reason="RecBole is not installed")
-    from baselines.recbole import import_recbole
+    from baselines.recbole import import_recbole, numpy_float
 
-    monkeypatch.setattr(np, "float", float, raising=False)
-    return import_recbole("recbole.evaluator.metrics")
+    with numpy_float():
+        yield import_recbole("recbole.evaluator.metrics")
+    assert not hasattr(np, "float")
 
 
 def random_ranks(seed: int, n_users: int = 500, n_items: int = 60) -> np.ndarray:

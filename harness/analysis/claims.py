@@ -1,0 +1,319 @@
+"""The claims ledger: what papers claim, the statistic that tests it, and what our runs say.
+
+``studies/claims.yaml`` holds one entry per claim. A claim either compares two arms of a study::
+
+    - id: fair-noise-loss
+      paper: fair
+      claim: The noise-robustness loss improves accuracy.
+      study: ablations
+      quantity: ndcg@10            # a metric, cost/KEY of cost.json, or attention/STATISTIC of attention.parquet
+      arm: fair
+      than: no-noise-loss
+      expect: higher
+      by: 23                       # percent, where the paper states a size
+
+or says that a sweep has its best level inside its range (``sweep: true``; the levels are the study's variants in
+their order). Verdicts, each per data set:
+
+- without ``by``: *supported* or *contradicted* where the paired t-test over seeds finds a difference in the claimed or
+  in the other direction (Holm's correction over all such tests of a run), *contradicted* too where the two are
+  equivalent within the study's margin, else *undecided*;
+- with ``by``: *supported* where the 95 % interval of the relative difference excludes zero on the claimed side and
+  reaches the claimed size, *contradicted* where all of it falls short of that size, else *undecided*;
+- sweep: *supported* where the best inner level is better than both ends, *contradicted* where an end is better than
+  every inner level (Holm's correction over these tests), else *undecided*;
+- *not tested* where no run has the arms, or none has the quantity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import Field, model_validator
+
+from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
+from harness.analysis.statistics import Comparison, compare, family
+from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
+from harness.errors import InputError
+from harness.settings import Settings, parse
+
+__all__ = ["Claim", "Finding", "claims_for", "evaluate", "ledger_table", "load_claims", "runs_below"]
+
+Verdict = Literal["supported", "contradicted", "undecided", "not tested"]
+
+
+class Claim(Settings):
+    """One claim of a paper and the test of it."""
+
+    id: str
+    paper: str
+    claim: str
+    """The claim in one line."""
+    study: str
+    quantity: str
+    arm: str | None = None
+    than: str | None = None
+    expect: Literal["higher", "lower"] | None = None
+    by: float | None = Field(None, gt=0)
+    """The size that the paper states, in percent of ``than``."""
+    sweep: bool = False
+    """The quantity is best at an inner level of the study's variants."""
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Claim:
+        pair = (self.arm, self.than, self.expect)
+        if self.sweep == any(part is not None for part in pair) or (not self.sweep and None in pair):
+            raise ValueError(f"claim '{self.id}' needs either arm, than and expect, or sweep: true")
+        return self
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one run says about one claim on one data set."""
+
+    claim: Claim
+    verdict: Verdict
+    run: str = ""
+    dataset: str = ""
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    unit: Literal["", "%"] = ""
+    p: float | None = None
+    """Adjusted within the run's claims; None where an interval decides."""
+    seeds: int = 0
+    detail: str = ""
+    """The numbers in words, or why there are none."""
+
+
+def load_claims(path: str | Path | None = None) -> tuple[dict[str, dict[str, Any]], list[Claim]]:
+    """Papers and claims of ``path``; without one, those that ship.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key or paper, an id that stands twice.
+    """
+    path = Path(str(resources.files("studies") / "claims.yaml")) if path is None else Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the path of a claims file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no valid YAML ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(raw, dict) or set(raw) != {"papers", "claims"}:
+        raise InputError(f"{path} needs the two keys 'papers' and 'claims'")
+    claims = [parse(Claim, entry, f"{path}, claim {number}") for number, entry in enumerate(raw["claims"], start=1)]
+    seen: set[str] = set()
+    for claim in claims:
+        if claim.id in seen:
+            raise InputError(f"{path}: two claims are called '{claim.id}'; rename one")
+        if claim.paper not in raw["papers"]:
+            raise InputError(f"{path}: claim '{claim.id}' names the paper '{claim.paper}', which is not among 'papers'")
+        seen.add(claim.id)
+    return raw["papers"], claims
+
+
+def runs_below(results: str | Path) -> list[Run]:
+    """The runs in a results folder that have a finished cell, by name. Smoke runs prove nothing and are left out."""
+    runs = []
+    for path in sorted(Path(results).glob("*/study.yaml")):
+        if not path.parent.name.endswith("-smoke") and any((path.parent / "cells").glob("*/cell.json")):
+            runs.append(load_run(path.parent))
+    return runs
+
+
+def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
+    """What one run says about the claims that its study tests; one finding per claim and data set."""
+    mine = [claim for claim in claims if claim.study == run.name]
+    tested: dict[str, Comparison] = {}
+    for claim in mine:
+        if not claim.sweep and claim.by is None:
+            for dataset in run.datasets:
+                comparison = _compare(run, dataset, claim)
+                if comparison is not None:
+                    tested[f"{claim.id}/{dataset}"] = comparison
+    tested = family(tested)
+    findings = []
+    for claim in mine:
+        for dataset in run.datasets:
+            if claim.sweep:
+                finding = _sweep(run, dataset, claim)
+            elif claim.by is None:
+                finding = _direction(claim, tested.get(f"{claim.id}/{dataset}"))
+            else:
+                finding = _size(claim, _compare(run, dataset, claim))
+            findings.append(replace(finding, run=str(run.study.get("run") or run.name), dataset=dataset))
+    return findings
+
+
+def evaluate(claims: Iterable[Claim], runs: Iterable[Run]) -> list[Finding]:
+    """All findings, in the order of the claims; a claim that no run tests is "not tested" once."""
+    claims = list(claims)
+    found: dict[str, list[Finding]] = {claim.id: [] for claim in claims}
+    for run in runs:
+        for finding in claims_for(run, claims):
+            if finding.verdict != "not tested":
+                found[finding.claim.id].append(finding)
+    return [
+        finding
+        for claim in claims
+        for finding in found[claim.id]
+        or [Finding(claim, "not tested", detail=f"no run of study '{claim.study}' tests it")]
+    ]
+
+
+def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], name: str = "claims") -> Table:
+    """The ledger as a table: a block per paper, a line per claim and data set."""
+    heads = (
+        Column("verdict", "Verdict", align="l"),
+        Column("estimate", "Measured"),
+        Column("interval", "95 % interval"),
+        Column("claimed", "Claimed"),
+        Column("data", "Data", align="l"),
+        Column("seeds", "Seeds"),
+    )
+    lines = []
+    for finding in findings:
+        claim, digits = finding.claim, 2 if finding.unit == "%" else 4
+        unit = f" {finding.unit}" if finding.unit else ""
+        claimed = _claimed(claim)
+        lines.append(
+            Line(
+                claim.id,
+                claim.claim,
+                (
+                    Entry(finding.verdict, finding.verdict),
+                    Entry(
+                        fixed(finding.estimate, digits, sign=True) + (unit if finding.estimate is not None else ""),
+                        finding.estimate,
+                    ),
+                    Entry(between(finding.interval, digits)),
+                    Entry(claimed, claimed),
+                    Entry(" ".join(filter(None, (finding.run, finding.dataset))) or "–"),
+                    Entry(str(finding.seeds) if finding.seeds else "–", finding.seeds),
+                ),
+                str(papers[claim.paper].get("title", claim.paper)),
+            )
+        )
+    caption = (
+        "Claims of the papers and what was measured. Supported, contradicted: by a paired test over seeds (Holm's "
+        "correction over the claims of a run), or where a size is claimed by the 95 % interval of the relative "
+        "difference; undecided: neither; not tested: no run has the evidence."
+    )
+    return Table(name, caption, "Claim", heads, tuple(lines), block="Paper")
+
+
+def _claimed(claim: Claim) -> str:
+    if claim.sweep:
+        return "best inside"
+    sign = "−" if claim.expect == "lower" else "+"
+    return f"{sign}{claim.by:g} %" if claim.by is not None else str(claim.expect)
+
+
+def _values(run: Run, dataset: str, variant: str, quantity: str) -> dict[int, float]:
+    """Seed -> the quantity, of the seeds that have it."""
+    cells = zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True)
+    kind, _, key = quantity.partition("/")
+    found = {}
+    for seed, cell in cells:
+        if kind == "cost":
+            value = _cost(run.cost(cell), key)
+        elif kind == "attention":
+            frame = run.attention(cell)
+            chosen = None if frame is None else frame[(frame["statistic"] == key) & (frame["bin"] == -1)]["value"]
+            value = None if chosen is None or chosen.empty else float(chosen.mean())  # over layers and heads
+        else:
+            value = run.metric(cell, quantity)
+        if value is not None and np.isfinite(value):
+            found[seed] = value
+    return found
+
+
+def _cost(cost: dict[str, Any], key: str) -> float | None:
+    if key == "seconds_per_epoch":  # early stopping makes whole trainings incomparable
+        return cost["train_seconds"] / cost["epochs"] if cost.get("epochs") else None
+    return cost.get(key)
+
+
+def _lower(quantity: str) -> bool:
+    return "/" not in quantity and lower_is_better(quantity)
+
+
+def _compare(run: Run, dataset: str, claim: Claim) -> Comparison | None:
+    if claim.arm not in run.variants or claim.than not in run.variants:
+        return None
+    return _pair(run, dataset, claim.arm, claim.than, claim.quantity)
+
+
+def _pair(run: Run, dataset: str, arm: str, than: str, quantity: str) -> Comparison | None:
+    ours, theirs = _values(run, dataset, arm, quantity), _values(run, dataset, than, quantity)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    margin = run.study.get("equivalence_margin") if quantity == run.primary else None
+    a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
+    return compare(a, b, margin=margin, higher_is_better=not _lower(quantity))
+
+
+def _direction(claim: Claim, c: Comparison | None) -> Finding:
+    if c is None:
+        return Finding(claim, "not tested", detail="the run lacks the arms or the quantity")
+    verdict: Verdict = "undecided"
+    if c.verdict in ("better", "worse"):
+        verdict = "supported" if (c.difference > 0) == (claim.expect == "higher") else "contradicted"
+    elif c.verdict == "equivalent":
+        verdict = "contradicted"
+    return Finding(
+        claim, verdict, estimate=c.difference, interval=c.interval, p=c.p_adjusted, seeds=c.seeds,
+        detail=f"{_name(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
+    )  # fmt: skip
+
+
+def _size(claim: Claim, c: Comparison | None) -> Finding:
+    if c is None or c.percent is None or claim.by is None:
+        return Finding(claim, "not tested", detail="the run lacks the arms or the quantity")
+    interval = c.interval_percent
+    if interval is None and c.seeds > 1:  # the same difference in every seed
+        interval = (c.percent, c.percent)
+    verdict: Verdict = "undecided"
+    if interval is not None:
+        # Turned so that more is more of what was claimed.
+        low, high = interval if claim.expect == "higher" else (-interval[1], -interval[0])
+        if low > 0 and high >= claim.by:
+            verdict = "supported"
+        elif high < claim.by:
+            verdict = "contradicted"
+    return Finding(
+        claim, verdict, estimate=c.percent, interval=interval, unit="%", seeds=c.seeds,
+        detail=f"{_name(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
+    )  # fmt: skip
+
+
+def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:
+    means = {v: list(_values(run, dataset, v, claim.quantity).values()) for v in run.variants}
+    levels = [v for v, found in means.items() if found]
+    if len(levels) < 3:
+        return Finding(claim, "not tested", detail=f"{len(levels)} levels have the quantity; a sweep needs three")
+    sign = -1 if _lower(claim.quantity) else 1
+    best = max(levels, key=lambda v: sign * np.mean(means[v]))
+    ends, inner = (levels[0], levels[-1]), levels[1:-1]
+    rivals = ends if best in inner else inner
+    pairs = {rival: _pair(run, dataset, best, rival, claim.quantity) for rival in rivals}
+    tested = family({rival: c for rival, c in pairs.items() if c is not None})
+    decided = len(tested) == len(rivals) and all(c.verdict == "better" for c in tested.values())
+    verdict: Verdict = ("supported" if best in inner else "contradicted") if decided else "undecided"
+    closest = min(tested.values(), key=lambda c: abs(c.difference), default=None)
+    return Finding(
+        claim, verdict,
+        estimate=closest and closest.difference, interval=closest and closest.interval,
+        p=closest and closest.p_adjusted, seeds=closest.seeds if closest else 0,
+        detail=f"best at {run.label(best)} ({_name(claim.quantity)} {np.mean(means[best]):.4g})",
+    )  # fmt: skip
+
+
+def _name(quantity: str) -> str:
+    return quantity if "/" in quantity else metric_label(quantity)

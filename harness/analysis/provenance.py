@@ -1,0 +1,57 @@
+"""What the footer of a table says about where its numbers come from. Nothing in it changes with time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.rows import CANDIDATES, Run
+
+__all__ = ["count", "provenance"]
+
+
+def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[str, ...]:
+    """One line each: candidates, split and seeds, fingerprints and versions."""
+    done = run.finished[run.finished["dataset"].isin(list(datasets)) & run.finished["variant"].isin(list(rows))]
+    notes = []
+    if run.task == "retrieval":
+        notes.append(f"Candidates: {CANDIDATES[run.candidates]} ({run.candidates}); full ranking, none sampled.")
+    seeds = sorted(run.cells["seed"].unique())
+    data = run.study.get("data") or {}
+    split = f"Split: {data['split']}. " if "split" in data else ""
+    notes.append(f"{split}Seeds: {_ranges(seeds)}.{_short(run, datasets, rows)}")
+    prints = [
+        f"{dataset} {str(cells['log'].iloc[0])[:8]} / {str(cells['split'].iloc[0])[:8]}"
+        for dataset, cells in done.groupby("dataset", sort=False)
+    ]
+    versions = ", ".join(sorted(set(done["harness"].dropna().astype(str))))
+    notes.append(f"Fingerprints (log / split): {'; '.join(prints)}. Study {run.name}, harness {versions}.")
+    return tuple(notes)
+
+
+def count(number: int, thing: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def _short(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
+    """A sentence on lines with fewer seeds than the design has; empty where all are there."""
+    short = []
+    for (dataset, variant), cells in run.cells.groupby(["dataset", "variant"], sort=False):
+        if dataset not in datasets or variant not in rows:
+            continue
+        there = cells[cells["state"] == "finished"]["seed"]
+        if len(there) < len(cells):
+            short.append(f"{run.label(variant)} on {dataset} {len(there)} of {len(cells)}")
+    return f" Incomplete: {'; '.join(short)}." if short else ""
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """0, 1, 2, 5 -> ``0–2, 5 (4 seeds)``."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    text = ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+    return f"{text} ({count(len(seeds), 'seed')})"

@@ -1,0 +1,108 @@
+"""The fairness ledger of tuning: was every model given the same budget, and did its search end inside its space?
+
+``tuning.json`` of a run is a list with one entry per data set and variant::
+
+    {"dataset": "ml-100k", "variant": "fair",
+     "space": {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": true}, "layers": {"choices": [1, 2, 3]}},
+     "trials": [{"number": 0, "state": "complete", "value": 0.05, "epochs": 12, "seconds": 80.1, "params": {...}}, ...]}
+
+``state`` is "complete", "pruned" or "failed"; ``value`` is the primary metric on validation, null where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.rows import Run, lower_is_better, metric_label
+from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.errors import InputError
+from harness.files import read_json
+
+__all__ = ["border_distance", "equal_budgets", "ledger_table", "load_tuning"]
+
+
+def load_tuning(run: Run) -> list[dict[str, Any]]:
+    """The entries of ``tuning.json``; empty where the run was not tuned. Raises InputError for a damaged file."""
+    path: Path = run.path / "tuning.json"
+    if not path.exists():
+        return []
+    entries = read_json(path)
+    for entry in entries:
+        missing = [key for key in ("dataset", "variant", "space", "trials") if key not in entry]
+        if missing:
+            raise InputError(f"{path}: an entry lacks '{missing[0]}'; tune the study again")
+    return entries
+
+
+def equal_budgets(entries: list[dict[str, Any]]) -> bool:
+    """Whether every variant was tuned with the same number of trials on each data set."""
+    counts: dict[str, set[int]] = {}
+    for entry in entries:
+        counts.setdefault(entry["dataset"], set()).add(len(entry["trials"]))
+    return all(len(found) == 1 for found in counts.values())
+
+
+def border_distance(entry: dict[str, Any], lower: bool) -> dict[str, float]:
+    """How far inside its range each parameter of the best trial lies: 0 on the border, 0.5 in the middle.
+
+    Choices have no order, so they have no border.
+    """
+    best = _best(entry, lower)
+    found = {}
+    for name, space in entry["space"].items():
+        if best is None or "choices" in space:
+            continue
+        scale = math.log if space.get("log") else float
+        low, high, value = (scale(x) for x in (space["low"], space["high"], best["params"][name]))
+        found[name] = min(value - low, high - value) / (high - low)
+    return found
+
+
+def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
+    """Trials, epochs, seconds and the border of each search; unequal budgets are marked."""
+    lower = lower_is_better(run.primary)
+    usual = max((len(e["trials"]) for e in entries), default=0)
+    lines = []
+    for entry in entries:
+        trials = entry["trials"]
+        best = _best(entry, lower)
+        distances = border_distance(entry, lower)
+        nearest = min(distances, key=distances.get) if distances else None
+        pruned = sum(t["state"] == "pruned" for t in trials)
+        epochs = sum(t.get("epochs") or 0 for t in trials)
+        seconds = sum(t.get("seconds") or 0.0 for t in trials)
+        entries_ = (
+            Entry(str(len(trials)), len(trials), mark="†" if len(trials) != usual else ""),
+            Entry(str(pruned), pruned),
+            Entry(str(epochs), epochs),
+            Entry(fixed(seconds, 0), seconds),
+            Entry(fixed(best and best["value"], 4), best and best["value"]),
+            Entry("–" if best is None else str(best["number"] + 1), best and best["number"] + 1),
+            Entry(
+                "–" if nearest is None else f"{fixed(distances[nearest], 2)} ({nearest})",
+                nearest and distances[nearest],
+            ),
+        )
+        lines.append(Line(entry["variant"], run.label(entry["variant"]), entries_, entry["dataset"]))
+    heads = (
+        Column("trials", "Trials"),
+        Column("pruned", "Pruned"),
+        Column("epochs", "Epochs"),
+        Column("seconds", "Seconds"),
+        Column("best", f"Best {metric_label(run.primary)}"),
+        Column("best_trial", "In trial"),
+        Column("border", "Nearest border", align="l"),
+    )
+    caption = (
+        f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the best "
+        "point lies to the border of its space (0: on it, 0.5: in the middle), for the parameter that is nearest."
+    )
+    notes = () if equal_budgets(entries) else ("†: fewer trials than others; the comparison is not fair.",)
+    return Table("tuning", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-tuning")
+
+
+def _best(entry: dict[str, Any], lower: bool) -> dict[str, Any] | None:
+    done = [t for t in entry["trials"] if t["state"] == "complete" and t["value"] is not None]
+    return (min if lower else max)(done, key=lambda t: t["value"], default=None)

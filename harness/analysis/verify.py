@@ -1,0 +1,211 @@
+"""Is every printed number still what the rows say, and which cells stand behind it?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.rows import Run, load_run
+from harness.analysis.study_tables import study_tables
+from harness.analysis.tables import Line, Table, render
+from harness.errors import InputError, nearest
+from harness.files import file_digest, read_json, write_json
+
+__all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_evidence"]
+
+EVIDENCE = "evidence.json"
+"""Beside the report: SHA-256 of every file that it was derived from."""
+_FILES = ("rows.parquet", "history.csv", "attention.parquet", "cost.json")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was verified: a cell or a file of a table."""
+
+    name: str
+    problem: str = ""
+    """One line; empty where all is well."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cell behind a number, with its own value where the number is a mean over cells."""
+
+    id: str
+    dataset: str
+    variant: str
+    seed: int
+    path: Path
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One entry of a table and the cells that it was derived from."""
+
+    table: str
+    row: str
+    column: str
+    printed: str
+    value: float | str | None
+    sources: tuple[Source, ...]
+
+
+def write_evidence(run: Run) -> Path:
+    """Notes the digests of the files that the run's report is derived from."""
+    path = run.path / EVIDENCE
+    write_json(path, {cell: _digests(run.path / "cells" / cell) for cell in run.finished["id"]})
+    return path
+
+
+def verify(run_dir: str | Path) -> list[Check]:
+    """Checks every cell and every table of a run.
+
+    A cell is well if its files have the digests that were noted when the report was written, and if the metrics that
+    training stored are those of its rows. A table is well if deriving it again gives its file byte for byte.
+
+    Raises:
+        InputError: no run folder, or a run without a report.
+    """
+    run_dir = Path(run_dir)
+    run = load_run(run_dir)
+    if not (run_dir / EVIDENCE).exists():
+        raise InputError(f"{run_dir} has no {EVIDENCE}, so there is nothing to verify; write its report first")
+    noted = read_json(run_dir / EVIDENCE)
+    checks = [Check(f"cell {cell}", _cell_problem(run, cell, noted.get(cell))) for cell in run.finished["id"]]
+    checks += [Check(f"cell {cell}", "stands in the report, but is gone") for cell in noted if cell not in run.cards]
+    return checks + list(_table_checks(run))
+
+
+def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
+    """The cells behind one entry of a table.
+
+    ``row`` is a variant or its label, with ``DATASET/`` before it where the table has a block per data set; ``column``
+    is a column's key (its heading in the CSV file) or its title.
+
+    Raises:
+        InputError: no such table, row or column, or more than one of them.
+    """
+    run = load_run(run_dir)
+    tables = {t.name: t for t in study_tables(run)}
+    if table not in tables:
+        raise InputError(f"no table '{table}' in {run_dir}; {nearest(table, tables)}")
+    found = tables[table]
+    line = _row(found, row)
+    titles = [i for i, c in enumerate(found.columns) if column in (c.key, c.title, f"{c.group}/{c.title}")]
+    if len(titles) != 1:
+        problem = "more than one" if titles else "no"
+        raise InputError(f"table '{table}' has {problem} column '{column}'; {_known(c.key for c in found.columns)}")
+    key, entry = found.columns[titles[0]].key, line.entries[titles[0]]
+    lines = run.cells.set_index("id")
+    sources = tuple(
+        Source(
+            cell, *lines.loc[cell, ["dataset", "variant", "seed"]], run.path / "cells" / cell, _value(run, cell, key)
+        )
+        for cell in entry.cells
+    )
+    printed = entry.text + (f" ± {entry.spread}" if entry.spread else "") + entry.mark
+    return Trace(table, line.label, key, printed, entry.value, tuple(sources))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: file_digest(folder / name) for name in _FILES if (folder / name).exists()}
+
+
+def _cell_problem(run: Run, cell: str, noted: dict[str, str] | None) -> str:
+    folder = run.path / "cells" / cell
+    if noted is None:
+        return "finished after the report was written; write the report again"
+    now = _digests(folder)
+    for name in sorted(noted.keys() | now.keys()):
+        if name not in now:
+            return f"{folder / name} is gone"
+        if now[name] != noted.get(name):
+            return f"{folder / name} is not the file that the report was derived from"
+    try:
+        return _metrics_problem(run, cell)
+    except InputError as error:
+        return str(error)
+
+
+def _metrics_problem(run: Run, cell: str) -> str:
+    """Where the metrics that training stored differ from those of the rows."""
+    for phase, groups in read_json(run.file(cell, "metrics.json")).items():
+        for group, values in groups.items():
+            for metric, stored in values.items():
+                if run.task == "retrieval":
+                    derived = run.metric(cell, metric, phase, group)
+                elif metric in ("bce", "ne", "auc", "gauc", "ece"):
+                    derived = run.metric(cell, metric if group == "mean" else f"{metric}/{group}", phase)
+                else:
+                    continue  # a count that goes with a metric
+                if not _same(stored, derived):
+                    where = f"{phase}, {group}, {metric}"
+                    return f"metrics.json says {stored} for {where}, its rows say {derived:.6g}"
+    return ""
+
+
+def _same(stored: float | None, derived: float) -> bool:
+    if stored is None:
+        return math.isnan(derived)
+    return math.isclose(stored, derived, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _table_checks(run: Run) -> Iterator[Check]:
+    try:
+        tables = study_tables(run)
+    except InputError as error:
+        yield Check("tables", f"can't be derived: {error}")
+        return
+    for table in tables:
+        for form in ("tex", "md", "csv"):
+            path = run.path / "tables" / f"{table.name}.{form}"
+            yield Check(f"tables/{path.name}", _file_problem(path, render(table, form)))
+
+
+def _file_problem(path: Path, expected: str) -> str:
+    if not path.exists():
+        return "is missing; write the report again"
+    found = path.read_bytes()
+    if found == expected.encode():
+        return ""
+    lines = zip(found.decode(errors="replace").splitlines(), expected.splitlines(), strict=False)
+    for number, (there, derived) in enumerate(lines, start=1):
+        if there != derived:
+            return f"line {number} is {json.dumps(there, ensure_ascii=False)[:100]}, but the rows give another"
+    return "is shorter or longer than what the rows give"
+
+
+def _row(table: Table, row: str) -> Line:
+    names = [
+        (line, {line.key, line.label, f"{line.group}/{line.key}", f"{line.group}/{line.label}"}) for line in table.lines
+    ]
+    found = [line for line, known in names if row in known]
+    if len(found) == 1:
+        return found[0]
+    known = _known(f"{line.group}/{line.key}" if line.group else line.key for line in table.lines)
+    problem = "more than one row" if found else "no row"
+    raise InputError(f"table '{table.name}' has {problem} '{row}'; {known}")
+
+
+def _known(names: Any) -> str:
+    return "known: " + ", ".join(names)
+
+
+def _value(run: Run, cell: str, key: str) -> float | None:
+    """The cell's own value of a column: a metric, or an entry of its cost record."""
+    name = key.removeprefix(f"{run.cells.set_index('id').loc[cell, 'dataset']}/")
+    if name in run.metrics:
+        return run.metric(cell, name)
+    if name in ("unseen", "all") and run.task == "retrieval":
+        return run.metric(cell, run.primary, candidates=name)
+    cost = run.cost(cell).get(name)
+    return None if cost is None else float(cost)

@@ -1,0 +1,112 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+Harness = Callable[..., subprocess.CompletedProcess]
+
+STUDY = """
+study: tiny
+title: Two losses
+task: retrieval
+datasets: ["synthetic-sessions:users=60,items=30"]
+seeds: 2
+control: ce
+common: {dim: 8, layers: 1, heads: 1, inner: 8}
+variants:
+  ce:  {model: sasrec, label: Cross-entropy}
+  bce: {model: sasrec, label: "BCE & 1 negative", set: {loss: bce}}
+budget: {epochs: 4}
+metrics: [ndcg@10, recall@5]
+primary: ndcg@10
+attention: true
+presets:
+  shorter: {budget: {epochs: 1}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run_harness(folder: Path, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+        env=harness_environment(folder) | (env or {}),
+        check=False,
+    )
+
+
+def harness_environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "HARNESS_OUT": str(folder / "out"), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    """A study that trains in seconds."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that study's run, which nothing disturbed. Not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(STUDY, encoding="utf-8")
+    done = run_harness(folder, "run", "--study", "tiny.yaml", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    return folder / "out" / "tiny"
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Harness:
+    """Runs the command line in a process of its own, its results below ``tmp_path / "out"``."""
+    return functools.partial(run_harness, tmp_path)
+
+
+@pytest.fixture
+def start_harness(tmp_path: Path) -> Callable[..., subprocess.Popen]:
+    """Starts the command line and does not wait for it."""
+
+    def start(*words: str | Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *map(str, words)],
+            cwd=tmp_path,
+            env=harness_environment(tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def refused(harness: Harness) -> Callable[..., str]:
+    """Runs the command line, checks that it ended with one clear line and exit code 2, and returns the line."""
+
+    def call(*words: str | Path, **options) -> str:
+        done = harness(*words, **options)
+        assert done.returncode == 2, done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.stderr
+        assert done.stderr.splitlines()[-1] == errors[0]
+        return errors[0]
+
+    return call

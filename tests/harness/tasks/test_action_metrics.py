@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, roc_auc_score
+
+from harness.errors import InputError
+from harness.tasks import action_metrics as metrics
+
+
+def drawn(seed: int, n: int = 400, users: int = 30, ties: bool = False):
+    rng = np.random.default_rng(seed)
+    probability = rng.random(n)
+    if ties:
+        probability = np.round(probability, 1)
+    label = (rng.random(n) < probability).astype(np.int8)
+    return label, probability.astype(np.float32), rng.integers(0, users, n)
+
+
+def test_normalized_entropy_of_the_published_example():
+    # torcheval's documentation of binary_normalized_entropy; an event of weight 5 is five events.
+    assert metrics.ne(np.array([1, 0]), np.array([0.2, 0.3])) == pytest.approx(1.4183, abs=1e-4)
+    label, probability = np.array([1] * 5 + [0]), np.array([0.2] * 5 + [0.3])
+    assert metrics.ne(label, probability) == pytest.approx(3.1087, abs=1e-4)
+
+
+def test_predicting_the_base_rate_has_normalized_entropy_one():
+    label = np.array([1, 0, 0, 0])
+    assert metrics.ne(label, np.full(4, 0.25)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_bce_and_auc_equal_scikit_learn(seed, ties):
+    label, probability, _ = drawn(seed, ties=ties)
+    clipped = np.clip(probability.astype(float), metrics.SMALLEST, 1 - metrics.SMALLEST)
+    assert metrics.bce(label, probability) == pytest.approx(log_loss(label, clipped), rel=1e-9)
+    assert metrics.auc(label, probability) == pytest.approx(roc_auc_score(label, probability), abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("users", [1, 7, 300])
+def test_gauc_equals_a_loop_over_users(users, ties):
+    label, probability, user = drawn(users, users=users, ties=ties)
+    total = weight = used = 0
+    for one in np.unique(user):
+        own = user == one
+        if 0 < label[own].sum() < own.sum():
+            total += own.sum() * roc_auc_score(label[own], probability[own])
+            weight += own.sum()
+            used += 1
+    assert metrics.gauc(label, probability, user) == pytest.approx(total / weight, abs=1e-12)
+    assert metrics.gauc_users(label, user) == (used, len(np.unique(user)) - used)
+
+
+def test_calibration_error_equals_a_loop_over_bins():
+    label, probability, _ = drawn(3)
+    expected = 0.0
+    for low in range(15):
+        inside = (probability * 15).astype(int) == low
+        if inside.any():
+            gap = abs(probability[inside].astype(float).mean() - label[inside].mean())
+            expected += inside.mean() * gap
+    assert metrics.ece(label, probability) == pytest.approx(expected, abs=1e-9)
+    assert metrics.ece(np.array([1, 0]), np.array([1.0, 0.0])) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.integers(0, 3)), min_size=1, max_size=40))
+def test_metrics_are_finite_or_none_and_bounded(events):
+    label = np.array([int(y) for y, _, _ in events])
+    probability = np.array([p / 20 for _, p, _ in events])
+    user = np.array([u for _, _, u in events])
+    for value in (metrics.auc(label, probability), metrics.gauc(label, probability, user)):
+        assert value is None or 0 <= value <= 1
+    for value in (metrics.bce(label, probability), metrics.ne(label, probability)):
+        assert value is None or (np.isfinite(value) and value >= 0)
+    assert 0 <= metrics.ece(label, probability) <= 1
+    assert (metrics.auc(label, probability) is None) == (label.min() == label.max())
+
+
+@pytest.mark.parametrize("label", [np.zeros(4, int), np.ones(4, int)])
+def test_an_action_that_never_or_always_occurs_is_undefined(label):
+    probability, user = np.array([0.0, 0.2, 0.9, 1.0]), np.array([0, 0, 1, 1])
+    assert metrics.ne(label, probability) is None
+    assert metrics.auc(label, probability) is None
+    assert metrics.gauc(label, probability, user) is None
+    assert np.isfinite(metrics.bce(label, probability))
+
+
+def table(label, probability, user, action):
+    return {"user": user, "action": action, "label": label, "probability": probability}
+
+
+def test_summary_takes_each_action_apart_and_averages_the_defined_ones():
+    label, probability, user = drawn(0)
+    names = np.array(["b like", "a love"])[np.arange(400) % 2]
+    rows = table(label, probability, np.array([f"u{u}" for u in user]), names)
+    never = table(np.zeros(10, np.int8), np.full(10, 0.1, np.float32), np.array(["u0"] * 10), np.array(["never"] * 10))
+    both = {key: np.concatenate((rows[key], never[key])) for key in rows}
+    summary = metrics.summarise(pa.table(both))
+    assert list(summary) == ["mean", "b like", "a love", "never"]
+    own = names == "a love"
+    assert summary["a love"]["auc"] == pytest.approx(roc_auc_score(label[own], probability[own]))
+    assert summary["never"]["ne"] is None
+    assert summary["never"]["gauc_skipped"] == 1
+    assert summary["mean"]["ne"] == pytest.approx((summary["b like"]["ne"] + summary["a love"]["ne"]) / 2)
+    assert summary["mean"]["bce"] == pytest.approx(np.mean([summary[a]["bce"] for a in ("b like", "a love", "never")]))
+    assert summary == metrics.summarise(pd.DataFrame(both)) == metrics.summarise(both)
+
+
+def test_summary_of_undefined_actions_alone_is_none():
+    summary = metrics.summarise(table(np.zeros(3), np.full(3, 0.5), np.arange(3), np.array(["x"] * 3)))
+    assert summary["mean"]["auc"] is None
+    assert summary["mean"]["bce"] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"label": np.array([0, 2])}, "label"), ({"probability": np.array([0.1, np.nan])}, "probability")],
+)
+def test_damaged_rows_are_a_clear_error(change, word):
+    rows = table(np.array([0, 1]), np.array([0.1, 0.9]), np.arange(2), np.array(["x", "x"])) | change
+    with pytest.raises(InputError, match=word):
+        metrics.summarise(rows)
+
+
+def test_names():
+    assert metrics.check_metric("NE/like") == "ne/like"
+    assert metrics.higher_is_better("auc/like")
+    assert not metrics.higher_is_better("ne")
+    with pytest.raises(InputError, match="did you mean 'gauc'"):
+        metrics.check_metric("gauk")
+
+
+def test_no_torch_is_imported():
+    code = "import sys, harness.tasks.action_metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,114 @@
+"""Ranks against sorting, user by user, with ties, repeated items and histories."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.config import DataConfig
+from harness.data.datasets import load
+from harness.data.splits import make_split
+from harness.errors import CellFailed
+from harness.interface import Ranking, Recommender
+from harness.settings import Settings
+from harness.tasks import retrieval
+from harness.tasks.ranking_metrics import per_user
+from harness.tasks.retrieval import Retrieval
+
+
+class Scripted(Recommender):
+    """Scores are a fixed coarse function of user and item, so that many tie."""
+
+    Config = Settings
+
+    def losses(self, batch):
+        return {}
+
+    def score_items(self, batch):
+        item = torch.arange(1, self.schema.n_items + 1)
+        return ((batch.users[:, None] * 7 + item * 5) % 6).float()
+
+
+class Listed(Scripted):
+    exact = False
+    width = 5
+
+    def rank_items(self, batch, k):
+        whole = super().rank_items(batch, self.schema.n_items)
+        items, scores = whole.items[:, : self.width].clone(), whole.scores[:, : self.width].clone()
+        items[batch.users % 3 == 0, 3:] = 0  # short lists
+        return Ranking(items, scores, complete=False)
+
+
+@pytest.fixture(scope="module")
+def data():
+    log = load("synthetic-sessions:users=50,items=25,length=20", DataConfig())
+    return Retrieval(log, make_split(log, DataConfig()), max_length=6, metrics=["ndcg@10", "mrr"])
+
+
+def brute_force(data, model, phase, width=None):
+    users, targets = data.split.targets(phase)
+    for user, event in zip(users, targets, strict=True):
+        item = np.arange(1, len(data.log.items))
+        score = (user * 7 + item * 5) % 6
+        order = item[np.lexsort((item, -score))]
+        if width is not None:
+            order = order[: 3 if user % 3 == 0 else width]
+        seen = set(data.log.item[data.log.offsets[user] : event])
+        fresh = [i for i in order if i not in seen]
+        target = data.log.item[event]
+        yield (
+            data.log.users[user],
+            data.log.items[target],
+            list(order).index(target) + 1 if target in order else None,
+            fresh.index(target) + 1 if target in fresh else None,
+            len(order),
+            len(fresh),
+            event - data.log.offsets[user],
+        )
+
+
+COLUMNS = ["user", "target", "rank_all", "rank_unseen", "length_all", "length_unseen", "history"]
+
+
+@pytest.mark.parametrize("phase", ["valid", "test"])
+@pytest.mark.parametrize(("kind", "width"), [(Scripted, None), (Listed, 5)])
+def test_rows_equal_a_loop_over_users(data, phase, kind, width):
+    rows = data.evaluate(kind(Settings(), data.schema()), phase)
+    expected = list(brute_force(data, kind, phase, width))
+    assert list(zip(*(rows[c].to_pylist() for c in COLUMNS), strict=True)) == expected
+    assert any(row[3] is None for row in expected)  # repeated targets occur in this data, or lists end
+
+
+def test_chunks_do_not_change_the_rows(data, monkeypatch):
+    model = Scripted(Settings(), data.schema())
+    whole = data.evaluate(model, "test")
+    monkeypatch.setattr(retrieval, "SCORE_BYTES", 6 * 25 * 3)
+    assert data.evaluate(model, "test").equals(whole)
+
+
+def test_summary_is_the_mean_over_rows(data):
+    rows = data.evaluate(Scripted(Settings(), data.schema()), "test")
+    summary = data.summarise(rows)
+    ranks = [r or np.inf for r in rows["rank_unseen"].to_pylist()]
+    assert summary["unseen"]["mrr"] == pytest.approx(np.mean([1 / r for r in ranks]))
+    assert summary["unseen"]["ndcg@10"] == pytest.approx(np.mean(per_user("ndcg@10", np.array(ranks))))
+
+
+def test_scores_that_are_not_finite_end_the_cell(data):
+    class Broken(Scripted):
+        def score_items(self, batch):
+            return super().score_items(batch) * torch.nan
+
+    with pytest.raises(CellFailed, match="not finite"):
+        data.evaluate(Broken(Settings(), data.schema()), "test")
+
+
+def test_item_counts_come_from_training_alone(data):
+    counts = data.schema().item_counts.numpy()
+    expected = np.zeros_like(counts)
+    for user in range(len(data.log.users)):
+        for event in range(data.log.offsets[user], data.split.train_end[user]):
+            expected[data.log.item[event]] += 1
+    np.testing.assert_array_equal(counts, expected)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.blocks import heads
+from models.blocks.heads import linear_cross_entropy, rows_per_piece, sampled_scores
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_cross_entropy_in_pieces_equals_the_whole(monkeypatch, rows):
+    monkeypatch.setattr(heads, "rows_per_piece", lambda *_: rows)
+    torch.manual_seed(0)
+    hidden, table = torch.randn(10, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    targets = torch.randint(0, 7, (10,))
+    whole = F.cross_entropy(hidden @ table.T, targets)
+    pieces = linear_cross_entropy(hidden, table, targets)
+    torch.testing.assert_close(pieces, whole)
+    for ours, theirs in zip(
+        torch.autograd.grad(pieces, [hidden, table]), torch.autograd.grad(whole, [hidden, table]), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("classes", "samples"), [(20, 5), (400, 2)], ids=["score all", "gather"])
+@pytest.mark.parametrize("rows", [3, 1000])
+def test_sampled_scores_equal_a_loop(monkeypatch, classes, samples, rows):
+    monkeypatch.setattr(heads, "rows_per_piece", lambda *_: rows)
+    torch.manual_seed(0)
+    hidden, table = torch.randn(10, 4, requires_grad=True), torch.randn(classes, 4, requires_grad=True)
+    picks = torch.randint(0, classes, (10, samples))
+    loop = torch.stack([torch.stack([hidden[v].dot(table[c]) for c in picks[v]]) for v in range(10)])
+    scores = sampled_scores(hidden, table, picks)
+    torch.testing.assert_close(scores, loop)
+    for ours, theirs in zip(
+        torch.autograd.grad(scores.square().sum(), [hidden, table]),
+        torch.autograd.grad(loop.square().sum(), [hidden, table]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_pieces_fit_the_cache_on_a_cpu_and_are_one_elsewhere():
+    assert rows_per_piece(5000, 2048, torch.device("cpu")) * 2048 * 4 <= 2 * 2**20
+    assert rows_per_piece(5000, 10**9, torch.device("cpu")) == 64
+    assert rows_per_piece(5000, 2048, torch.device("cuda")) == 5000

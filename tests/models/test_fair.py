@@ -1,0 +1,637 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.errors import InputError
+from harness.interface import Batch, Schema
+from harness.settings import parse
+from models import fair
+from models.blocks.attention import SelfAttention
+from models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
+
+N, LENGTH, LEVELS, SIZES = 20, 8, 3, (5, 5, 5)
+SMALL = {
+    "dim": 8, "heads": 2, "inner": 12,
+    "embedding_dropout": 0.0, "attention_dropout": 0.0, "temperature": 0.2,
+}  # fmt: skip
+OFF = {"noise_weight": 0, "mi_weight": 0}
+ATTENTIONS = [
+    {"attention": "softmax"},
+    {},
+    {"matched": True, "focus_lambda": "fixed"},
+    {"normalisation": "signed-l1", "focus_lambda": "two-scalars"},
+    {"normalisation": "none", "focus_lambda": "fixed", "lambda_value": 0.3},
+]
+GRANULARITIES = ["item", "code"]
+
+
+def make_schema(sizes: tuple[int, ...] = SIZES) -> Schema:
+    generator = torch.Generator().manual_seed(1)
+    columns = [torch.randint(0, size, (N + 1,), generator=generator) for size in sizes]
+    codes = torch.stack(columns, dim=1)
+    codes[0] = 0
+    return Schema(n_items=N, n_users=9, max_length=LENGTH, codes=codes, code_sizes=sizes)
+
+
+def make_batch(lengths: list[int], padded_to: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    width = max(padded_to, *lengths)
+    items, targets = torch.zeros(2, len(lengths), width, dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        drawn = torch.randint(1, N + 1, (length + 1,), generator=generator)
+        items[row, :length], targets[row, :length] = drawn[:-1], drawn[1:]
+    return Batch(
+        items=items,
+        lengths=torch.tensor(lengths),
+        users=torch.arange(len(lengths)),
+        targets=targets,
+        valid=targets.flatten().nonzero().squeeze(1),
+    )
+
+
+def build(schema: Schema | None = None, **options) -> FAIR:
+    torch.manual_seed(0)
+    model = FAIR(parse(FAIRConfig, SMALL | options, "test"), schema or make_schema())
+    for parameter in model.parameters():  # larger than at the start, so that nothing is hidden by being small
+        nn.init.normal_(parameter, std=0.4)
+    return model
+
+
+# Focused attention
+
+
+def focused_by_hand(layer: FocusedAttention, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer's output and maps for one sequence x (T, d), entry by entry."""
+    heads, width, dh = layer.heads, layer.query_dim, layer.head_dim
+    length = x.shape[0]
+    qk, v = layer.qk(x).view(length, 4, heads, width), layer.v(x).view(length, heads, dh)
+    maps, mixed = torch.zeros(heads, length, length), torch.zeros(length, heads, dh)
+    for h in range(heads):
+        if layer.focus_lambda == "fixed":
+            one, two = 1.0, layer.lambda_value
+        elif layer.focus_lambda == "two-scalars":
+            one, two = layer.scalars[0, h], layer.scalars[1, h]
+        else:
+            exponents = [layer.lambda_q[j, h].dot(layer.lambda_k[j, h]).exp() for j in (0, 1)]
+            one, two = 1.0, exponents[0] - exponents[1] + layer.lambda_init
+        for t in range(length):
+            rows = []
+            for j in (0, 1):
+                scores = [qk[t, j, h].dot(qk[s, 2 + j, h]) / math.sqrt(width) for s in range(t + 1)]
+                rows.append(torch.stack(scores).softmax(0))
+            row = one * rows[0] - two * rows[1]
+            if layer.normalisation == "signed-l1":
+                row = row / (row.abs().sum() + layer.norm_eps)
+            maps[h, t, : t + 1] = row
+            out = sum(row[s] * v[s, h] for s in range(t + 1))
+            if layer.normalisation == "rmsnorm":
+                out = out / (out.square().mean() + layer.norm_eps).sqrt() * (1 - layer.lambda_init)
+            mixed[t, h] = out
+    return layer.out(mixed.flatten(1)), maps
+
+
+@pytest.mark.parametrize("matched", [False, True])
+@pytest.mark.parametrize("focus_lambda", ["learnable", "fixed", "two-scalars"])
+@pytest.mark.parametrize("normalisation", ["rmsnorm", "signed-l1", "none"])
+def test_focused_attention_equals_a_double_loop(normalisation, focus_lambda, matched):
+    torch.manual_seed(0)
+    options = {"normalisation": normalisation, "focus_lambda": focus_lambda, "matched": matched, "lambda_value": 0.7}
+    layer = FocusedAttention(FAIRConfig(**SMALL, **options), layer=1)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 5, 8)
+    with torch.no_grad():
+        outputs, maps = zip(*(focused_by_hand(layer, row) for row in x), strict=True)
+        captured, our_maps = layer(x, capture=True)
+        torch.testing.assert_close(layer(x)[0], torch.stack(outputs), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(captured, torch.stack(outputs), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(our_maps, torch.stack(maps), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("focus_lambda", ["learnable", "fixed", "two-scalars"])
+@pytest.mark.parametrize("normalisation", ["rmsnorm", "signed-l1", "none"])
+def test_focused_attention_gradients_are_right_on_both_paths(normalisation, focus_lambda):
+    torch.manual_seed(0)
+    options = {"normalisation": normalisation, "focus_lambda": focus_lambda, "lambda_value": 0.6, "dim": 4}
+    layer = FocusedAttention(FAIRConfig(**SMALL | options), layer=0).double()
+    x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    parameters = [p for p in layer.parameters() if p.numel() < 40]
+    for capture in (False, True):
+        assert torch.autograd.gradcheck(lambda x, *_, capture=capture: layer(x, capture)[0], (x, *parameters))
+
+
+def test_dropout_falls_once_on_the_difference():
+    """Averaged over draws it is unbiased, and a dropped weight is gone from both maps at once."""
+    torch.manual_seed(0)
+    config = FAIRConfig(**SMALL | {"attention_dropout": 0.5, "normalisation": "none", "focus_lambda": "fixed"})
+    layer = FocusedAttention(config, layer=0)
+    x = torch.randn(1, 2, 8)
+    with torch.no_grad():
+        layer.v.bias.zero_()
+        layer.v.weight.copy_(torch.eye(8))
+        layer.out.weight.copy_(torch.eye(8))
+        layer.out.bias.zero_()
+        thinned = layer.train()(x.expand(20_000, -1, -1))[0][:, 1]
+        torch.testing.assert_close(thinned.mean(0), layer.eval()(x)[0][0, 1], atol=0.02, rtol=0)
+        # two visible events, each weight there or not: exactly 2^2 outcomes per head (3 where lambda = 1 leaves
+        # weights a, -a), and not the 2^4 of dropping from both maps
+        assert len(thinned[:, :4].unique(dim=0)) == 4
+    assert layer(x, capture=True)[1][0, 0, 1].abs().min() > 0
+
+
+def test_lambda_starts_where_the_differential_transformer_starts_it():
+    assert [round(lambda_init(depth), 4) for depth in range(3)] == [0.2, 0.3555, 0.4707]
+    torch.manual_seed(0)
+    layer = FocusedAttention(FAIRConfig(dim=4000, heads=2), layer=1)
+    assert layer.lambda_q.std().item() == pytest.approx(0.1, rel=0.05)
+    ones, zeros = torch.ones(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)
+    effective = -layer.subtract(zeros, ones)
+    assert (effective - lambda_init(1)).abs().max() < 1
+    assert FocusedAttention(FAIRConfig(), layer=0).lambda_k.shape == (2, 4, 112)
+
+
+def parameters_of(**options) -> int:
+    model = build(**OFF, **options)
+    return sum(p.numel() for p in model.transformer.parameters())
+
+
+def test_the_matched_control_has_the_parameters_of_the_plain_one():
+    plain = parameters_of(attention="softmax")
+    assert parameters_of(matched=True, focus_lambda="fixed") == plain
+    layers, heads, width = 2, 2, 4
+    assert parameters_of(matched=True) == plain + layers * 4 * heads * width // 2  # lambda's vectors
+    assert parameters_of(matched=True, focus_lambda="two-scalars") == plain + layers * 2 * heads
+    assert parameters_of(focus_lambda="fixed") == plain + layers * 2 * (8 * 8 + 8)  # a second Q and K
+
+
+def test_softmax_is_the_plain_attention_block():
+    assert all(isinstance(layer.attention, SelfAttention) for layer in build(attention="softmax").transformer.layers)
+
+
+# What the scores depend on
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", ATTENTIONS)
+def test_no_state_depends_on_a_later_token(options, granularity):
+    model = build(granularity=granularity, **options).eval()
+    x = torch.randn(1, 6, 8, requires_grad=True)
+    for capture in (False, True):
+        states, _ = model.transformer(x, capture)
+        for t in range(6):
+            gradient = torch.autograd.grad(states[0, t].square().sum(), x, retain_graph=True)[0][0].abs().sum(dim=1)
+            assert torch.all(gradient[: t + 1] > 0)
+            assert torch.all(gradient[t + 1 :] == 0)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", ATTENTIONS)
+def test_changing_later_items_changes_no_earlier_state(options, granularity):
+    model = build(granularity=granularity, **options).eval()
+    items = make_batch([8]).items
+    changed = items.clone()
+    changed[0, 5:] = changed[0, 5:] % N + 1
+    before, after = (model.encode(model.tokens[rows])[0] for rows in (items, changed))
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert (before[:, 5:] - after[:, 5:]).abs().amax(dim=2).min() > 0
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", ATTENTIONS)
+def test_a_user_scores_the_same_alone_in_a_batch_and_padded_more(options, granularity):
+    model = build(granularity=granularity, **options).eval()
+    lengths = [3, 7, 1, 5]
+    batch = make_batch(lengths)
+    together = model.score_items(batch)
+    assert together.shape == (4, N)
+    torch.testing.assert_close(model.score_items(make_batch(lengths, padded_to=LENGTH)), together, atol=1e-5, rtol=0)
+    for row, length in enumerate(lengths):
+        alone = Batch(batch.items[row : row + 1, :length], torch.tensor([length]), torch.tensor([row]))
+        torch.testing.assert_close(model.score_items(alone)[0], together[row], atol=1e-5, rtol=0)
+
+
+# Multi-token prediction and scoring
+
+
+def code_log_prob(model: FAIR, state: torch.Tensor, level: int, code: int) -> float:
+    """log p_level(code) of one state (d,), by hand."""
+    state = state.detach()
+    weight = model.heads.weight.detach().view(-1, 8, 8)[level]
+    bias = model.heads.bias.detach().view(-1, 8)[level]
+    inner = weight @ state + bias
+    head = state + inner * torch.sigmoid(inner)
+    first = sum(model.schema.code_sizes[:level])
+    exponents = []
+    for j in range(model.schema.code_sizes[level]):
+        row = model.table.weight[first + j].detach()
+        exponents.append(math.exp(head.dot(row) / head.norm() / row.norm() / model.config.temperature))
+    return math.log(exponents[code] / sum(exponents))
+
+
+@pytest.mark.parametrize("sizes", [SIZES, (6, 3, 4, 1)])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_scores_equal_brute_force_over_items(granularity, sizes):
+    model = build(make_schema(sizes), granularity=granularity).eval()
+    batch = make_batch([3, 6])
+    states = model.encode(model.tokens[batch.items])[0]
+    scores = model.score_items(batch)
+    for row, length in enumerate([3, 6]):
+        for item in range(1, N + 1):
+            codes = model.schema.codes[item].tolist()
+            expected = [code_log_prob(model, states[row, length - 1], k, code) for k, code in enumerate(codes)]
+            assert scores[row, item - 1].item() == pytest.approx(sum(expected) / len(sizes), abs=1e-4)
+
+
+def test_code_probabilities_sum_to_one_on_every_level():
+    model = build(make_schema((6, 3, 4)))
+    probabilities = model.code_logits(torch.randn(5, 8), model.code_table()).softmax(dim=-1)
+    assert probabilities.shape == (3, 5, 6)
+    for level, size in enumerate((6, 3, 4)):
+        torch.testing.assert_close(probabilities[level, :, :size].sum(dim=-1), torch.ones(5))
+        assert probabilities[level, :, size:].sum() == 0
+
+
+@pytest.mark.parametrize("sizes", [SIZES, (6, 3, 4)])
+@pytest.mark.parametrize("rows", [1, 2, 1000])
+def test_multi_token_loss_equals_a_loop(monkeypatch, rows, sizes):
+    monkeypatch.setattr(fair, "rows_per_piece", lambda *_: rows)
+    model = build(make_schema(sizes), **OFF)
+    batch = make_batch([3, 4])
+    batch.valid = torch.tensor([1, 2, 4, 7])  # not all of them
+    states = model.encode(model.tokens[batch.items])[0]
+    terms = []
+    for flat in batch.valid.tolist():
+        row, t = divmod(flat, 4)
+        codes = model.schema.codes[batch.targets[row, t]].tolist()
+        terms += [-code_log_prob(model, states[row, t], k, code) for k, code in enumerate(codes)]
+    losses = model.losses(batch)
+    assert list(losses) == ["mtp"]
+    assert losses["mtp"].item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+
+
+def test_heads_start_as_the_identity_and_the_code_table_is_tied():
+    torch.manual_seed(0)
+    model = FAIR(FAIRConfig(**SMALL), make_schema())
+    hidden = torch.randn(4, 8)
+    expected = F.normalize(hidden, dim=-1) @ F.normalize(model.table.weight[:5], dim=-1).T / 0.2
+    torch.testing.assert_close(model.code_logits(hidden, model.code_table())[0], expected, atol=1e-5, rtol=1e-5)
+    tables = [name for name, p in model.named_parameters() if p.shape[0] == sum(SIZES) + 1]
+    assert tables == ["table.weight"]
+
+
+def test_ranking_agrees_with_scores_and_breaks_ties_by_item():
+    schema = make_schema()
+    schema.codes[7] = schema.codes[3]
+    model = build(schema).eval()
+    batch = make_batch([3, 7])
+    scores, ranking = model.score_items(batch), model.rank_items(batch, N)
+    assert ranking.complete
+    for row in range(2):
+        order = sorted(range(N), key=lambda i: (-scores[row, i].item(), i))
+        assert ranking.items[row].tolist() == [i + 1 for i in order]
+        assert ranking.items[row].tolist().index(3) + 1 == ranking.items[row].tolist().index(7)
+
+
+# Granularity
+
+
+def test_an_item_token_is_the_mean_of_its_codes_and_a_code_token_is_its_code():
+    batch = make_batch([3])
+    model = build()
+    rows = model.tokens[batch.items]
+    table, offsets = model.table.weight, [0, 5, 10]
+    codes = model.schema.codes[batch.items[0]]
+    for t, x in enumerate(model.embed(rows)[0]):
+        mean = sum(table[offsets[k] + codes[t, k]] for k in range(LEVELS)) / LEVELS
+        torch.testing.assert_close(x, mean + model.positions.weight[t])
+    flat = build(granularity="code")
+    assert flat.embed(rows).shape == (1, 9, 8)
+    for t, k in itertools.product(range(3), range(LEVELS)):
+        expected = flat.table.weight[offsets[k] + codes[t, k]] + flat.positions.weight[t * LEVELS + k]
+        torch.testing.assert_close(flat.embed(rows)[0, t * LEVELS + k], expected)
+
+
+def test_shapes_of_both_granularities():
+    batch = make_batch([4, 2])
+    for granularity, tokens in (("item", 4), ("code", 12)):
+        model = build(granularity=granularity)
+        states, maps = model.encode(model.tokens[batch.items], capture=True)
+        assert states.shape == (2, 4, 8)
+        assert [tuple(layer.shape) for layer in maps] == [(2, 2, tokens, tokens)] * 2
+
+
+def test_code_granularity_reads_the_last_code_of_each_item():
+    """The state after an event sees all codes of that event, and none of the next."""
+    model = build(granularity="code").eval()
+    rows = model.tokens[make_batch([4]).items]
+    states = model.encode(rows)[0]
+    for level in range(LEVELS):
+        changed = rows.clone()
+        changed[0, 2, level] = level * 5 + (rows[0, 2, level] - level * 5 + 1) % 5
+        moved = (model.encode(changed)[0] - states).abs().amax(dim=2)[0] > 0
+        assert moved.tolist() == [False, False, True, True]
+
+
+# Noise
+
+
+@pytest.mark.parametrize("unit", ["item", "code"])
+def test_corruption_keeps_its_rates_units_and_levels(unit):
+    schema = make_schema((6, 3, 4))
+    model = build(schema, noise_unit=unit, noise_mask=0.2, noise_replace=0.3)
+    torch.manual_seed(0)
+    tokens = model.tokens[torch.randint(1, N + 1, (400, 50))]
+    corrupted = model.corrupt(tokens)
+    mask = corrupted == model.mask_token
+    assert mask.float().mean().item() == pytest.approx(0.2, abs=0.01)
+    first = torch.tensor([0, 6, 9])
+    codes = corrupted - first
+    sizes = torch.tensor([6, 3, 4])
+    assert (((codes >= 0) & (codes < sizes)) | mask).all()
+    if unit == "item":
+        assert (mask.any(dim=2) == mask.all(dim=2)).all()
+        known = {tuple(row) for row in model.tokens[1:].tolist()}
+        assert {tuple(row) for row in corrupted[~mask.any(dim=2)].tolist()} <= known
+    else:
+        assert not (mask.any(dim=2) == mask.all(dim=2)).all()
+        changed = (corrupted != tokens) & ~mask
+        shares = changed.flatten(0, 1).float().mean(dim=0)  # a random code may be the old one
+        torch.testing.assert_close(shares, 0.3 * (1 - 1 / sizes), atol=0.01, rtol=0)
+        counts = torch.bincount(codes[..., 0][changed[..., 0]], minlength=6)
+        assert counts.min() > 0
+
+
+def test_corruption_can_be_all_or_nothing():
+    tokens = build().tokens[make_batch([5]).items]
+    assert torch.equal(build(noise_mask=0, noise_replace=0).corrupt(tokens), tokens)
+    masked = build(noise_mask=1, noise_replace=0)
+    assert (masked.corrupt(tokens) == masked.mask_token).all()
+
+
+def test_representation_loss_equals_a_loop_and_fixes_the_clean_side():
+    torch.manual_seed(0)
+    clean, noisy = torch.randn(2, 5, 3)
+    clean.requires_grad_()
+    noisy.requires_grad_()
+    terms = [1 - clean[i].dot(noisy[i]) / clean[i].norm() / noisy[i].norm() for i in range(5)]
+    loss = noise_loss(clean, noisy, "representation", 0.5)
+    torch.testing.assert_close(loss, sum(terms) / 5)
+    loss.backward()
+    assert clean.grad is None
+    assert noisy.grad.abs().max() > 0
+
+
+def test_triplet_loss_equals_a_loop(monkeypatch):
+    torch.manual_seed(0)
+    clean, noisy = torch.randn(2, 5, 3)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([2]))
+
+    def distance(a, b):
+        return 1 - a.dot(b) / a.norm() / b.norm()
+
+    terms = [
+        max(0.0, (0.5 + distance(clean[i], noisy[i]) - distance(clean[i], clean[(i + 2) % 5])).item()) for i in range(5)
+    ]
+    assert any(term > 0 for term in terms)
+    assert noise_loss(clean, noisy, "triplet", 0.5).item() == pytest.approx(sum(terms) / 5, rel=1e-5)
+
+
+def test_the_triplets_negative_is_another_position():
+    clean = torch.eye(6)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert noise_loss(clean, clean, "triplet", 0.5).item() == pytest.approx(0.0)  # 0.5 + 0 - 1 < 0
+    assert noise_loss(clean[:1], clean[:1], "triplet", 0.5).item() == pytest.approx(0.5)  # nothing else is there
+
+
+def test_attention_map_losses_equal_a_loop():
+    torch.manual_seed(0)
+    clean, noisy = torch.randn(2, 4, 2, 5)  # (V, H, T) each
+    squares, divergences = [], []
+    for v, h in itertools.product(range(4), range(2)):
+        squares.append(sum((clean[v, h, s] - noisy[v, h, s]).item() ** 2 for s in range(5)))
+        p, q = (rows[v, h].abs() / rows[v, h].abs().sum() for rows in (clean, noisy))
+        divergences.append(sum(p[s].item() * math.log(p[s] / q[s]) for s in range(5)))
+    assert map_noise_loss(clean, noisy, "attention-mse").item() == pytest.approx(sum(squares) / 8, rel=1e-5)
+    assert map_noise_loss(clean, noisy, "attention-kl").item() == pytest.approx(sum(divergences) / 8, rel=0.02)
+    assert map_noise_loss(clean, clean, "attention-kl").item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["attention-mse", "attention-kl"])
+def test_attention_map_losses_have_finite_gradients_where_weights_are_zero(form):
+    clean = torch.tensor([[[0.7, 0.3, 0.0]]])
+    noisy = torch.tensor([[[0.0, 0.5, 0.0]]], requires_grad=True)
+    map_noise_loss(clean, noisy, form).backward()
+    assert noisy.grad.isfinite().all()
+    assert noisy.grad.abs().max() < 1e5
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("form", ["representation", "triplet", "attention-mse", "attention-kl"])
+def test_noise_term_is_weighted_and_vanishes_without_noise(form, granularity):
+    batch = make_batch([4, 2])
+    options = {"noise_form": form, "granularity": granularity, "mi_weight": 0}
+    quiet = build(noise_mask=0, noise_replace=0, noise_weight=3.0, **options)
+    if form != "triplet":  # which has its margin besides
+        assert quiet.losses(batch)["noise"].item() == pytest.approx(0, abs=1e-5)
+    values = []
+    for weight in (1.0, 2.5):
+        model = build(noise_weight=weight, noise_mask=0.5, **options)
+        torch.manual_seed(5)
+        terms = model.losses(batch)
+        assert set(terms) == {"mtp", "noise"}
+        values.append(terms["noise"].item())
+    assert values[1] == pytest.approx(2.5 * values[0], rel=1e-5)
+    assert values[0] > 1e-4
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_attention_map_term_compares_the_rows_of_supervised_events(granularity):
+    model = build(granularity=granularity, noise_form="attention-mse", noise_weight=1.0, mi_weight=0)
+    batch = make_batch([4, 2])
+    torch.manual_seed(5)
+    term = model.losses(batch)["noise"].item()
+    torch.manual_seed(5)
+    clean, noisy = (
+        model.encode(tokens, capture=True)[1]
+        for tokens in (model.tokens[batch.items], model.corrupt(model.tokens[batch.items]))
+    )
+    step = 3 if granularity == "code" else 1
+    values = []
+    for layer, head, flat in itertools.product(range(2), range(2), batch.valid.tolist()):
+        row, t = divmod(flat, 4)
+        difference = clean[layer][row, head, (t + 1) * step - 1] - noisy[layer][row, head, (t + 1) * step - 1]
+        values.append(difference.square().sum().item())
+    assert term == pytest.approx(sum(values) / len(values), rel=1e-4)
+
+
+# Mutual information
+
+
+def test_info_nce_equals_a_loop_over_the_other_targets():
+    torch.manual_seed(0)
+    hidden, vectors = torch.randn(6, 4), torch.randn(20, 4)
+    targets = torch.tensor([3, 8, 3, 9, 8, 11])
+    terms = []
+    for i in range(6):
+
+        def similarity(j: int, i: int = i) -> float:
+            z = vectors[targets[j]]
+            return math.exp((hidden[i].dot(z) / hidden[i].norm() / z.norm()).item() / 0.3)
+
+        negatives = sum(similarity(j) for j in range(6) if targets[j] != targets[i])
+        terms.append(-math.log(similarity(i) / (similarity(i) + negatives)))
+    loss = info_nce(hidden, vectors[targets], targets, 0.3, negatives=0)
+    assert loss.item() == pytest.approx(sum(terms) / 6, rel=1e-5)
+    # a pool as large as the batch is the batch, in another order
+    assert info_nce(hidden, vectors[targets], targets, 0.3, negatives=99).item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_info_nce_draws_the_stated_number_of_negatives():
+    hidden, vectors = torch.zeros(50, 4), torch.randn(50, 4)  # no preference: every similarity is 0
+    distinct = torch.arange(1, 51)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        loss = info_nce(hidden, vectors, distinct, 0.1, negatives=10).item()
+        # ten drawn: a position that was drawn itself has nine others
+        assert loss == pytest.approx((40 * math.log(11) + 10 * math.log(10)) / 50, rel=1e-5)
+    same = torch.ones(50, dtype=torch.int64)
+    assert info_nce(hidden, vectors, same, 0.1, negatives=0).item() == pytest.approx(0)
+
+
+# Parts, switched on and off
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", ATTENTIONS)
+def test_each_part_can_be_switched_off(monkeypatch, options, granularity):
+    batch = make_batch([4, 2])
+    for noise, mi in itertools.product((0, 0.1), (0, 0.1)):
+        model = build(granularity=granularity, noise_weight=noise, mi_weight=mi, **options)
+        passes = []
+        encode = model.encode
+        monkeypatch.setattr(
+            model, "encode", lambda *a, encode=encode, passes=passes, **k: passes.append(1) or encode(*a, **k)
+        )
+        terms = model.losses(batch)
+        assert set(terms) == {"mtp"} | ({"noise"} if noise else set()) | ({"mi"} if mi else set())
+        assert all(term.shape == () and term.isfinite() for term in terms.values())
+        assert len(passes) == (2 if noise else 1)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", ATTENTIONS)
+def test_every_parameter_learns(options, granularity):
+    model = build(granularity=granularity, embedding_dropout=0.1, attention_dropout=0.1, **options)
+    sum(model.losses(make_batch([8, 8, 8])).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_a_few_steps_learn_a_cycle(granularity):
+    """Each item is followed by the next one: after a short training, that one ranks first."""
+    schema = make_schema((20,))
+    schema.codes[1:, 0] = torch.arange(N)
+    torch.manual_seed(0)
+    model = FAIR(FAIRConfig(**SMALL | {"dim": 16, "granularity": granularity, "temperature": 0.1}), schema)
+    starts = torch.randint(0, N, (64, 1))
+    items = (starts + torch.arange(5)) % N + 1
+    batch = Batch(items, torch.full((64,), 5), torch.arange(64), items % N + 1, torch.arange(320))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model.losses(batch).values()).backward()
+        optimizer.step()
+    first = model.eval().rank_items(batch, 1).items[:, 0]
+    assert (first == items[:, -1] % N + 1).float().mean() > 0.9
+
+
+def test_initial_weights_are_gpt2s():
+    torch.manual_seed(0)
+    model = FAIR(FAIRConfig(dim=256, inner=512), make_schema())
+    layer = model.transformer.layers[0]
+    assert layer.attention.qk.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert layer.feed_forward.down.weight.std().item() == pytest.approx(0.02 / 2, rel=0.05)
+    assert model.heads.weight.abs().max() == 0
+
+
+# Attention maps
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", ATTENTIONS)
+def test_attention_shows_the_signed_maps_and_changes_nothing(options, granularity):
+    model = build(granularity=granularity, embedding_dropout=0.5, attention_dropout=0.5, **options)
+    batch = make_batch([3, 5])
+    shown = model.attention(batch)
+    assert model.training
+    step = LEVELS if granularity == "code" else 1
+    assert shown.query_event.tolist() == shown.key_event.tolist()
+    assert shown.query_event[0].tolist() == [e for e in (0, 1, 2, -1, -1) for _ in range(step)]
+    assert shown.query_event[1].tolist() == [e for e in range(5) for _ in range(step)]
+    for layer, attention in zip(shown.maps, (layer.attention for layer in model.transformer.layers), strict=True):
+        assert layer.shape == (2, 2, 5 * step, 5 * step)
+        assert layer.triu(1).abs().max() == 0
+        sums = layer.sum(dim=-1)
+        if options.get("attention") == "softmax":
+            expected = torch.ones_like(sums)
+        elif options.get("normalisation") == "signed-l1":
+            sums, expected = layer.abs().sum(dim=-1), torch.ones_like(sums)
+        else:
+            ones = torch.ones(1, 2, 1)
+            expected = attention.subtract(ones.unsqueeze(-1), ones.unsqueeze(-1))[..., 0].expand_as(sums).detach()
+        torch.testing.assert_close(sums, expected, atol=1e-3, rtol=0)
+    if options.get("focus_lambda") == "fixed":
+        assert min(layer.min().item() for layer in shown.maps) < 0
+    model.eval()
+    tokens = model.tokens[batch.items]
+    torch.testing.assert_close(model.encode(tokens, capture=True)[0], model.encode(tokens)[0], atol=1e-5, rtol=0)
+
+
+def test_training_computes_what_evaluation_does_where_no_dropout_is_on():
+    for options in ATTENTIONS:
+        model = build(**options)
+        tokens = model.tokens[make_batch([4, 6]).items]
+        torch.testing.assert_close(model.train().encode(tokens)[0], model.eval().encode(tokens)[0], atol=1e-5, rtol=0)
+
+
+# Settings
+
+
+def test_every_option_of_the_fidelity_card_exists():
+    assert FAIR.fidelity.status == "reconstruction"
+    assert {choice.option for choice in FAIR.fidelity.choices} <= set(FAIRConfig.model_fields)
+
+
+def test_losses_need_no_value_on_the_host():
+    """The training step runs on tensors without values: no .item(), no branch on a value, no shape from one."""
+    for options in (
+        {},
+        {"noise_form": "triplet", "granularity": "code"},
+        {"noise_form": "attention-kl", "mi_negatives": 0},
+    ):
+        model = build(**options).to("meta")
+        batch = make_batch([4, 2]).to("meta")
+        assert all(term.shape == () for term in model.losses(batch).values())
+
+
+def test_bad_settings_are_refused_in_one_line():
+    for values, message in (
+        ({"dim": 10, "heads": 4}, "dim \\(10\\) must be a multiple of heads \\(4\\)"),
+        ({"dim": 6, "heads": 2, "matched": True}, "must be even"),
+        ({"noise_mask": 0.6, "noise_replace": 0.6}, "must not exceed 1"),
+        ({"noise_wieght": 0.6}, "did you mean 'noise_weight'"),
+        ({"attention": "sotfmax"}, "attention"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse(FAIRConfig, values, "study")
+    with pytest.raises(InputError, match="codes"):
+        FAIR(FAIRConfig(), Schema(n_items=3, n_users=1, max_length=2))
