@@ -5,7 +5,8 @@
 All arms have the same width, depth, heads, embeddings, head and batch, and take turns within one run. A batch holds
 ``--events`` events whatever the length. A step is loss, gradient and AdamW. In steps of their own its parts are
 timed apart by cutting the graph at their borders: embeddings (lookup, action encoder and their gradients), backbone,
-head with loss, optimizer. FLOPs are those of the kernels that run, forward and backward. Peak memory is what a step
+head with loss, optimizer. Beside them stand the ways to give AttnMVP's mixed values their diagonal, forward and
+backward, against one plain call of the fused kernel, which has no such diagonal. FLOPs are those of the kernels that run, forward and backward. Peak memory is what a step
 adds to the model and its optimizer: of the GPU, or of a process of its own per arm. Writes efficiency.csv and
 efficiency.json.
 """
@@ -32,6 +33,7 @@ from harness.files import whole_file, write_json
 from harness.interface import Batch, Schema
 from harness.memory import PeakMemory
 from harness.registry import load_model
+from models.blocks.causal_union import Part, attend, attend_masked
 from models.blocks.ranker import Ranker
 
 N_ITEMS, ACTIONS, CONTROL = 10_000, ("like", "love", "dislike"), "interleaved"
@@ -189,6 +191,31 @@ def measure(
     return rows
 
 
+def mixing_forms(
+    dim: int, length: int, heads: int, events: int, repeats: int, device: torch.device
+) -> dict[str, float | int]:
+    """Median seconds, forward and backward, of each form of attention over mixed values."""
+    shape = (4, max(1, events // length), heads, length, dim // heads)
+    drawn = torch.randn(shape, device=device, requires_grad=True)
+    query, key, items, actions = drawn.unbind(0)
+    forms: dict[str, Callable[[], Tensor]] = {
+        "plain": lambda: attend(query, [Part(key, items + actions, False)]),
+        "merged": lambda: attend(query, [Part(key, items + actions, True)], (key, items)),
+        "masked": lambda: attend_masked(query, [Part(key, items + actions, True)], (key, items)),
+    }
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for repeat in range(-1, repeats):
+        for name, form in forms.items():
+            wait()
+            started = time.perf_counter()
+            torch.autograd.grad(form().sum(), drawn)
+            wait()
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return {"dim": dim, "length": length, **{name: median(times) for name, times in seconds.items()}}
+
+
 def memory_of(name: str, dims: list[int], lengths: list[int], shape: dict[str, int], events: int) -> list[int]:
     """Peak memory per width and length, in a process whose large blocks go back to the system as they are freed."""
     code = (
@@ -221,9 +248,11 @@ def main() -> int:
     torch.set_num_threads(given.threads)
     shape, device = {"layers": given.layers, "heads": given.heads}, torch.device(given.device)
     rows: list[dict[str, Any]] = []
+    mixing = []
     for dim in given.dims:
         for length in given.lengths:
             rows += measure(dim, length, shape, given.events, given.repeats, device)
+            mixing.append(mixing_forms(dim, length, given.heads, given.events, given.repeats, device))
             for row in rows[-len(ARMS) :]:
                 parts = "  ".join(f"{part} {row[f'{part}_seconds'] * 1e3:6.1f}" for part in PARTS)
                 print(
@@ -238,7 +267,8 @@ def main() -> int:
             for row, value in zip(own, measured, strict=True):
                 row["peak_memory_bytes"] = value
     setting = {**shape, "events": given.events, "items": N_ITEMS, "actions": len(ACTIONS), "repeats": given.repeats}
-    write_json(given.out / "efficiency.json", {"machine": machine(), "device": str(device), **setting, "rows": rows})
+    described = {"machine": machine(), "device": str(device), **setting}
+    write_json(given.out / "efficiency.json", {**described, "rows": rows, "mixing": mixing})
     with whole_file(given.out / "efficiency.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

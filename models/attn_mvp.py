@@ -18,6 +18,7 @@ The mixed values need no second softmax: keys m < n carry Vi + Va, and the query
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Schema
 from models.blocks.causal_union import Part
+from models.blocks.places import Places
 from models.blocks.ranker import Ranker, RankerConfig, Weights, rms_norm
 
 __all__ = ["AttnMVP", "AttnMVPConfig"]
@@ -103,10 +105,7 @@ class AttnMVP(Ranker):
             query, key, value, gate = layer.project(normed, there)
             if self.config.mixing == "gate":
                 value = value * self._gate(index, normed)
-
-            def see(values: Tensor, own: Own) -> Tensor:
-                return layer.attend_beside(query, there, [(keys, values)], [at], seen, own)  # noqa: B023
-
+            see = partial(self._see_beside, layer, query, there, keys, at, seen)
             x = layer.finish(x, self._mix(index, see, items, actions, (key, value)), gate)
         return self.final_norm(x)
 
@@ -149,19 +148,13 @@ class AttnMVP(Ranker):
             if self.config.mixing == "gate":
                 share = self._gate(index, normed)
                 items, actions = items * share, actions * (1 - share)
-
-            def see(values: Tensor, own: Own, strict: bool = True) -> Tensor:
-                parts = [Part(key, values, strict)]  # noqa: B023
-                if record is not None:
-                    record.append(layer.weights(query, at, parts, None, own and own[0]))  # noqa: B023
-                return layer.attend(query, at, parts, None, own)  # noqa: B023
-
+            see = partial(self._see, layer, query, at, key, not own_action, record)
             if not own_action:
                 attended = self._mix(index, see, items, actions, (key, items))
             elif self._two_sums(own_action):
-                attended = torch.cat((see(items, None, False), see(actions, None, False)), -1)
+                attended = torch.cat((see(items, None), see(actions, None)), -1)  # (B, H, L, 2D)
             else:
-                attended = see(items + actions, None, False)
+                attended = see(items + actions, None)
             x = layer.finish(x, attended, gate)
             cache.append((key, items, actions))
         return x, cache
@@ -186,9 +179,40 @@ class AttnMVP(Ranker):
         elif not strict:
             own = own[0], torch.zeros_like(own[1])
         read_actions = see(actions, own)
-        return (
-            torch.cat((read_items, read_actions), -1) if self.config.mixing == "concat" else read_items + read_actions
-        )
+        if self.config.mixing == "concat":
+            return torch.cat((read_items, read_actions), -1)  # (B, H, L, 2D)
+        return read_items + read_actions
+
+    @staticmethod
+    def _see(
+        layer: nn.Module,
+        query: Tensor,
+        at: Places,
+        key: Tensor,
+        strict: bool,
+        record: Weights | None,
+        values: Tensor,
+        own: Own,
+    ) -> Tensor:
+        """(B, H, L, D): each query's weights on ``values`` of the events before it and on what is its own."""
+        parts = [Part(key, values, strict)]
+        if record is not None:
+            record.append(layer.weights(query, at, parts, None, own and own[0]))
+        return layer.attend(query, at, parts, None, own)
+
+    @staticmethod
+    def _see_beside(
+        layer: nn.Module,
+        query: Tensor,
+        there: Places,
+        key: Tensor,
+        at: Places,
+        seen: Tensor,
+        values: Tensor,
+        own: Own,
+    ) -> Tensor:
+        """(B, H, K, D): the same for candidates beside a history."""
+        return layer.attend_beside(query, there, [(key, values)], [at], seen, own)
 
     def _two_sums(self, own_action: bool) -> bool:
         """Whether items and actions are pooled apart. With an inclusive mask, separate weights are the shared ones."""

@@ -154,8 +154,8 @@ def verdicts(run: Run) -> list[str]:
         ]
     metric, control = metric_label(run.primary), run.label(run.control)
     return [
-        f"On {dataset}, {run.label(variant)} {_WORDS[c.verdict].format(control)}: {metric} {fixed(c.mean_a, 4)} against "
-        f"{fixed(c.mean_b, 4)}{_change(c)} ({_certainty(c)}; {count(c.seeds, 'paired seed')})."
+        f"On {dataset}, {run.label(variant)} {_WORDS[c.verdict].format(control)}: {metric} {fixed(c.mean_a, 4)} "
+        f"against {fixed(c.mean_b, 4)}{_change(c)} ({_certainty(c)}; {count(c.seeds, 'paired seed')})."
         for (dataset, variant), c in tested.items()
     ]
 

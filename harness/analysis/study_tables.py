@@ -90,11 +90,11 @@ def results_table(
     if tested:
         marked = any(entry.mark for column in cells.values() for entry in column.values())
         metric, control = metric_label(run.primary), run.label(run.control)
+        caption += f" Δ %: {metric} relative to {control}."
+    if any(c.p is not None for c in tested.values()):
         caption += (
-            f" Δ %: {metric} relative to {control}. "
-            + (f"*: {metric} differs from {control}'s" if marked else f"No {metric} differs from {control}'s")
-            + f" at p < 0.05 (paired t-test over seeds, Holm's correction for {count(len(tested), 'comparison')})."
-        )
+            f" *: {metric} differs from {control}'s" if marked else f" No {metric} differs from {control}'s"
+        ) + f" at p < 0.05 (paired t-test over seeds, Holm's correction for {count(len(tested), 'comparison')})."
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), provenance(run, datasets, rows), label)
 

@@ -7,7 +7,8 @@ the queries of an interleaved sequence see items inclusively and actions strictl
 
 The fused kernel is run once per part and the results are merged by their log-sum-exp, as in ring attention (Liu
 et al. 2023, arXiv 2310.01889, Eq. 3): O(N d) extra work, and never an N x N matrix. The kernel's backward pass
-is exact when it is given the merged output and log-sum-exp. Shapes: B sequences, H heads, N queries, D width of
+is exact when it is given the merged output and log-sum-exp. Against the other exact form, one call with a mask over
+all keys, see ``benchmarks/efficiency.py``. Shapes: B sequences, H heads, N queries, D width of
 a head.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import flop_registry, register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["Part", "attend", "attend_beside", "union_weights"]
+__all__ = ["Part", "attend", "attend_beside", "attend_masked", "union_weights"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
