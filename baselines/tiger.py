@@ -377,11 +377,11 @@ class TIGER(Recommender):
     def score_items(self, batch: Batch) -> Tensor:
         limit = self._beams_at_once()
         parts = _parts(batch, limit // 64)
-        return torch.cat([score_catalogue(self.step, self.start(p), self.trie, len(p.items), limit) for p in parts])
+        return torch.cat([score_catalogue(self.step, self.start(p), self.trie, limit) for p in parts])
 
     def _beams_at_once(self) -> int:
-        """Beams of all users that are in work together: what stays in a CPU's caches, or fills a GPU."""
-        return 2**10 if self.embedding.weight.device.type == "cpu" else 2**15
+        """Beams of all users that are in work together: what stays in the caches of a CPU's cores, or fills a GPU."""
+        return 2**10 * torch.get_num_threads() if self.embedding.weight.device.type == "cpu" else 2**15
 
     def rank_items(self, batch: Batch, k: int) -> Ranking:
         if self.exact:

@@ -6,9 +6,9 @@ All arms have the same width, depth, heads, embeddings, head and batch, and take
 ``--events`` events whatever the length. A step is loss, gradient and AdamW. In steps of their own its parts are
 timed apart by cutting the graph at their borders: embeddings (lookup, action encoder and their gradients), backbone,
 head with loss, optimizer. Beside them stand the ways to give AttnMVP's mixed values their diagonal, forward and
-backward, against one plain call of the fused kernel, which has no such diagonal. FLOPs are those of the kernels that run, forward and backward. Peak memory is what a step
-adds to the model and its optimizer: of the GPU, or of a process of its own per arm. Writes efficiency.csv and
-efficiency.json.
+backward, against one plain call of the fused kernel, which has no such diagonal. FLOPs are those of the kernels that
+run, forward and backward. Peak memory is what a step adds to the model and its optimizer: of the GPU, or of a
+process of its own per arm. Writes efficiency.csv and efficiency.json.
 """
 
 from __future__ import annotations

@@ -1,24 +1,213 @@
-"""Placeholder of the lead until the real file lands: overwrite it whole."""
+"""Codes (semantic IDs) of every item of a catalogue, made once and stored."""
+
 from __future__ import annotations
-from dataclasses import dataclass, field
+
 import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from harness.items.encoders import embed
-from harness.items.quantisers import quantise
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from harness.errors import InputError
+from harness.files import digest, file_digest, whole_file
+from harness.items.config import FileCodes, ItemsConfig, RandomVectors, ResidualKMeans, ResidualVAE
+from harness.items.encoders import embed, embedding_key
+from harness.items.index_file import read_index
+from harness.items.quality import code_quality, loss_quality
 from harness.items.text import item_texts
 
+if TYPE_CHECKING:
+    from harness.data.log import EventLog
+    from harness.data.splits import Split
 
-@dataclass(frozen=True)
+__all__ = ["ItemCodes", "item_codes", "training_items"]
+
+_VERSION = 1
+"""Counts changes of this package that change codes, so that no cached ones of before are taken."""
+
+
+@dataclass(frozen=True, eq=False)
 class ItemCodes:
+    """m codes per item. Level k has the values 0..sizes[k]-1."""
+
     codes: np.ndarray
-    sizes: tuple
-    fingerprint: str
-    quality: dict = field(default_factory=dict)
+    """(I + 1, m) int64; row 0 belongs to padding and is all zero."""
+    sizes: tuple[int, ...]
+    """Per level. The collision level, where there is one, is the last."""
+    quality: dict[str, Any] = field(default_factory=dict)
+    """``quantiser`` (its kind); what :func:`harness.items.quality.code_quality` says of the quantiser's own
+    levels, so without the collision level; ``residual`` (whether a level refines those before it);
+    ``collision_level`` (whether there is one); and where a quantiser was fitted here, not read from a file,
+    ``fitted_on`` (items), ``error`` and ``cosine`` of :func:`harness.items.quality.loss_quality`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the sizes and of the codes as little-endian int64."""
+        sha = hashlib.sha256(json.dumps([list(self.codes.shape), list(self.sizes)]).encode())
+        sha.update(np.ascontiguousarray(self.codes, dtype="<i8").tobytes())
+        return sha.hexdigest()
 
 
-def item_codes(log, split, config, *, unique, cache):
-    texts = item_texts(log, config)
-    train = np.arange(1, len(log.items))
-    q = quantise(embed(texts, train, config.encoder), train - 1, config.quantiser)
-    codes = np.concatenate([np.zeros((1, q.codes.shape[1]), np.int64), q.codes])
-    return ItemCodes(codes, (config.quantiser.size,) * q.codes.shape[1], hashlib.sha256(codes.tobytes()).hexdigest())
+def item_codes(
+    log: EventLog,
+    split: Split,
+    config: ItemsConfig,
+    *,
+    unique: bool,
+    cache: Path | None,
+    progress: Callable[[str], None] | None = None,
+) -> ItemCodes:
+    """The codes of every item of ``log``, fitted on the items that ``config.fit_on`` names.
+
+    Codes are stored whole or not at all in ``cache/codes/<key>.safetensors``, where the key is the hash of all that
+    decides them: texts, settings, training items, library versions. They are stored because they can't be relied
+    upon to come out again: faiss changes its OPQ between versions, and sums depend on the processor.
+
+    Args:
+        unique: no two items may have the same codes. Fitted codes then always get a collision level, even where
+            nobody collides, so that their form does not hang on an accident of the data. Codes of a file are
+            taken as they are if they are unique.
+        progress: told a line from time to time while a quantiser trains.
+
+    Raises:
+        InputError: an item without text, codes of a file that don't fit the catalogue or collide where they must
+            not, more colliding items than the collision level holds, too few items for the codebooks.
+    """
+    train = training_items(log, split) if config.fit_on == "train" else np.arange(1, len(log.items))
+    texts = _texts(log, config)
+    path = None
+    if cache is not None:
+        path = Path(cache) / "codes" / f"{_key(log, texts, train, config, unique)}.safetensors"
+        stored = _load(path)
+        if stored is not None:
+            return stored
+    made = _make(log, texts, train, config, unique, cache, progress)
+    if path is not None:
+        text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
+        with whole_file(path) as aside:
+            save_file({"codes": made.codes}, aside, metadata={"json": text})
+    return made
+
+
+def training_items(log: EventLog, split: Split) -> np.ndarray:
+    """(n,) int64, ascending: the dense ids of the items that occur in the training part."""
+    events = np.zeros(len(log.item) + 1, dtype=np.int64)
+    np.add.at(events, log.offsets[:-1], 1)
+    np.add.at(events, split.train_end, -1)
+    return np.unique(log.item[np.cumsum(events)[:-1] > 0])
+
+
+def _texts(log: EventLog, config: ItemsConfig) -> list[str] | None:
+    """Texts, where anything depends on them."""
+    needless = isinstance(config.quantiser, FileCodes) or isinstance(config.encoder, RandomVectors)
+    return None if needless else item_texts(log, config)
+
+
+def _key(log: EventLog, texts: list[str] | None, train: np.ndarray, config: ItemsConfig, unique: bool) -> str:
+    settings = config.model_dump(mode="json", include={"quantiser", "fit_on", "collisions", "collision_size", "seed"})
+    made_from: dict[str, Any] = {"version": _VERSION, "settings": settings, "unique": unique}
+    if isinstance(config.quantiser, FileCodes):
+        made_from |= {"items": [str(item) for item in log.items], "file": _digest_of(config.quantiser.path)}
+    else:
+        made_from["vectors"] = embedding_key(texts or [""] * len(log.items), train, config.encoder, config.seed)
+        made_from["train"] = digest(train.tolist())
+        libraries = ("faiss-cpu", "numpy", "scikit-learn", "scipy", "torch")
+        made_from["libraries"] = {name: _version(name) for name in libraries}
+    return digest(made_from)
+
+
+def _version(package: str) -> str:
+    if package == "faiss-cpu":  # the GPU build goes by another name
+        import faiss
+
+        return faiss.__version__
+    return version(package)
+
+
+def _digest_of(path: str) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise InputError(f"items.quantiser.path {path}: {error.strerror.lower()}; give an existing file") from None
+
+
+def _load(path: Path) -> ItemCodes | None:
+    """What was stored, or None if there is nothing or it was damaged since: then it is made again."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            codes, rest = file.get_tensor("codes"), json.loads(file.metadata()["json"])
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    found = ItemCodes(codes, tuple(rest["sizes"]), rest["quality"])
+    return found if found.fingerprint == rest["fingerprint"] else None
+
+
+def _make(
+    log: EventLog,
+    texts: list[str] | None,
+    train: np.ndarray,
+    config: ItemsConfig,
+    unique: bool,
+    cache: Path | None,
+    progress: Callable[[str], None] | None,
+) -> ItemCodes:
+    quantiser = config.quantiser
+    extra: dict[str, Any] = {"quantiser": quantiser.kind, "fit_on": config.fit_on}
+    if isinstance(quantiser, FileCodes):
+        codes = read_index(log.items, quantiser)  # (I, m)
+        extra = {"quantiser": "file", "residual": True}
+    else:
+        from harness.items.quantisers import quantise
+
+        where = None if cache is None else Path(cache) / "vectors"
+        vectors = embed(texts or [""] * len(log.items), train, config.encoder, seed=config.seed, cache=where)
+        made = quantise(vectors, train - 1, quantiser, seed=config.seed, progress=progress)
+        codes = made.codes  # (I, m)
+        extra |= {"fitted_on": len(train), "residual": isinstance(quantiser, (ResidualKMeans, ResidualVAE))}
+        extra |= {"moved": made.moved, **loss_quality(made.input, made.reconstruction)}
+    sizes = (quantiser.size,) * codes.shape[1]
+    quality = code_quality(codes, sizes) | extra
+
+    colliding = quality["distinct"] < 1
+    if config.collisions == "level" or (unique and not isinstance(quantiser, FileCodes)):
+        codes = np.column_stack([codes, _collision_level(codes, config.collision_size, log)])  # (I, m + 1)
+        sizes = (*sizes, config.collision_size)
+    elif unique and colliding:
+        raise InputError(_collision_message(codes, log, quantiser))
+    quality["collision_level"] = len(sizes) > len(quality["levels"])
+    return ItemCodes(np.concatenate([np.zeros_like(codes[:1]), codes]), sizes, quality)
+
+
+def _collision_level(codes: np.ndarray, size: int, log: EventLog) -> np.ndarray:
+    """(I,) int64: 0, 1, 2, ... among the items with equal codes, by ascending dense id."""
+    _, group = np.unique(codes, axis=0, return_inverse=True)  # (I,)
+    group = group.reshape(-1)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    lengths = np.diff(starts, append=len(order))
+    most = int(lengths.max())
+    if most > size:
+        first = log.items[1 + order[starts[lengths.argmax()]]]
+        raise InputError(
+            f"items: {most} items have the codes of item '{first}', but the collision level tells {size} apart; raise "
+            "items.collision_size, add levels to items.quantiser, or give the items texts that differ more"
+        )
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.arange(len(order)) - np.repeat(starts, lengths)
+    return numbers
+
+
+def _collision_message(codes: np.ndarray, log: EventLog, quantiser: FileCodes) -> str:
+    _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    group = group.reshape(-1)
+    first, second = np.flatnonzero(group == counts.argmax())[:2] + 1
+    return (
+        f"items.quantiser.path {quantiser.path}: items '{log.items[first]}' and '{log.items[second]}' have the same "
+        f"codes ({(counts[counts > 1]).sum()} items collide) and this model needs unique ones; set items.collisions: level"
+    )

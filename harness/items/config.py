@@ -66,8 +66,9 @@ class TfidfSvd(Settings):
 
     kind: Literal["tfidf-svd"] = "tfidf-svd"
     dim: PositiveInt = 256
-    ngrams: tuple[PositiveInt, PositiveInt] = (1, 2)
-    """Shortest and longest word sequence that counts as a term."""
+    ngrams: tuple[PositiveInt, PositiveInt] = (1, 1)
+    """Shortest and longest word sequence that counts as a term. Pairs of words let the categories, which many
+    items share word for word, drown the rest."""
     min_items: PositiveInt = 2
     """A term counts if at least this many items have it."""
     max_terms: PositiveInt | None = 50_000
@@ -105,7 +106,7 @@ class _Product(Settings):
     size: PositiveInt = 256
     """Codes per level."""
     dim: PositiveInt | None = None
-    """Width after the PCA, a multiple of ``levels``; null: the largest one up to 128 that the vectors allow."""
+    """Width after the PCA, a multiple of ``levels``; null: the largest one up to 256 that the vectors allow."""
     whiten: bool = True
     """Scale the principal components to variance 1 (RPG, Hou et al., KDD 2025, whose vectors are so made)."""
     iterations: PositiveInt = 25
@@ -123,7 +124,7 @@ class OptimisedProduct(_Product):
 
     kind: Literal["opq"] = "opq"
     rotations: PositiveInt = 50
-    """Alternations of rotation and codebooks."""
+    """Alternations of rotation and codebooks, from the principal axes on."""
 
     @model_validator(mode="after")
     def _power_of_two(self) -> OptimisedProduct:
@@ -138,23 +139,27 @@ class Product(_Product):
     kind: Literal["pq"] = "pq"
 
 
-class ResidualKMeans(Settings):
+class _Residual(Settings):
+    levels: PositiveInt = 3
+    size: PositiveInt = 256
+    last_level: Literal["nearest", "distinct"] = "nearest"
+    """Each item's nearest code; or, among items that agree in all levels before, different codes at the least
+    total distance. Both are how an item is encoded and change nothing in what is fitted."""
+
+
+class ResidualKMeans(_Residual):
     """Each level is a k-means of what the levels before it left over."""
 
     kind: Literal["rkmeans"] = "rkmeans"
-    levels: PositiveInt = 3
-    size: PositiveInt = 256
     iterations: PositiveInt = 50
     restarts: PositiveInt = 1
     """Runs of each k-means, of which the best is kept."""
 
 
-class ResidualVAE(Settings):
+class ResidualVAE(_Residual):
     """RQ-VAE (Lee et al., CVPR 2022; item codes: Rajput et al., NeurIPS 2023)."""
 
     kind: Literal["rqvae"] = "rqvae"
-    levels: PositiveInt = 3
-    size: PositiveInt = 256
     hidden: tuple[PositiveInt, ...] = (512, 256, 128)
     """Widths of the encoder's hidden layers; the decoder mirrors them."""
     latent: PositiveInt = 32
@@ -165,7 +170,7 @@ class ResidualVAE(Settings):
     learning_rate: PositiveFloat = 1e-3
     weight_decay: float = Field(default=1e-4, ge=0)
     sinkhorn: PositiveFloat | None = None
-    """Entropic regularisation epsilon of a balanced assignment on the last level; null: the nearest code."""
+    """Trains the last level on a balanced assignment, with this entropic regularisation; null: on the nearest code."""
     sinkhorn_iterations: PositiveInt = 50
     device: str = "cpu"
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,15 +33,16 @@ class RQVAE(nn.Module):
         self.decoder = _mlp(widths[::-1])
         self.codebooks = nn.Parameter(torch.randn(config.levels, config.size, config.latent))  # (m, K, d)
 
-    def quantise(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def quantise(self, latent: Tensor, *, balanced: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """(B, d) -> codes (B, m), residuals before each level (B, m, d) and code vectors of each level (B, m, d).
 
         The residual subtracts a detached code vector: a codebook learns from its own level's term alone.
+        ``balanced``: the last level's codes come from the Sinkhorn plan of these B items, if the settings ask for it.
         """
         residual, codes, residuals, chosen = latent, [], [], []
         for level, book in enumerate(self.codebooks):
             distances = torch.cdist(residual.detach(), book.detach()).square()  # (B, K)
-            if self.config.sinkhorn is not None and level == len(self.codebooks) - 1:
+            if balanced and self.config.sinkhorn is not None and level == len(self.codebooks) - 1:
                 plan = sinkhorn(distances, self.config.sinkhorn, self.config.sinkhorn_iterations)
                 code = plan.argmax(1)  # (B,)
             else:
@@ -60,7 +60,7 @@ class RQVAE(nn.Module):
         vectors and passes its gradient to the encoder as if nothing had been quantised (straight-through).
         """
         latent = self.encoder(vectors)  # (B, d)
-        codes, residuals, chosen = self.quantise(latent)
+        codes, residuals, chosen = self.quantise(latent, balanced=True)
         passed = latent + (chosen.sum(1) - latent).detach()  # (B, d)
         terms = {
             "reconstruction": (vectors - self.decoder(passed)).square().sum(1).mean(),
@@ -70,9 +70,10 @@ class RQVAE(nn.Module):
         return terms, codes
 
     @torch.no_grad()
-    def encode(self, vectors: Tensor) -> Tensor:
-        """(B, D) -> (B, m) codes."""
-        return self.quantise(self.encoder(vectors))[0]
+    def encode(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> codes (B, m), the nearest ones, and the residuals (B, d) before the last level."""
+        codes, residuals, _ = self.quantise(self.encoder(vectors))
+        return codes, residuals[:, -1]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -125,7 +126,9 @@ def _fit(data: Tensor, config: ResidualVAE, seed: int, progress: Callable[[str],
             _revive(model, data, used)
         if progress is not None and ((epoch + 1) % max(1, config.epochs // 20) == 0):
             shares = ", ".join(f"{share:.0%}" for share in used.float().mean(1).tolist())
-            progress(f"rqvae: epoch {epoch + 1} of {config.epochs}, loss {total.item() / len(data):.4f}, codes in use {shares}")
+            progress(
+                f"rqvae: epoch {epoch + 1} of {config.epochs}, loss {total.item() / len(data):.4f}, codes in use {shares}"
+            )
     return model.eval()
 
 

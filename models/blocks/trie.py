@@ -150,7 +150,7 @@ def beam_search(step: Step, state: Any, sizes: tuple[int, ...], width: int, trie
 
     With a ``trie`` only codes of items are followed, and equal scores go to the lowest item id below; without,
     every combination of codes is, and equal scores go to the lowest position. W of the result is ``width``, or
-    the number of possible sequences where that is smaller. A width that covers the catalogue makes the search exhaustive.
+    the number of possible sequences where that is smaller. A width that covers the catalogue misses nothing.
     """
     parents = taken = path = None
     for level, size in enumerate(sizes):
@@ -195,13 +195,14 @@ def _best(scores: Tensor, order: Tensor, k: int) -> Tensor:
     return ((monotonic.long() << 32) - order).topk(k, dim=-1).indices
 
 
-def score_catalogue(step: Step, state: Any, trie: Trie, batch: int, beams: int = 8192) -> Tensor:
+def score_catalogue(step: Step, state: Any, trie: Trie, beams: int = 8192) -> Tensor:
     """(B, n_items) log-probability of every item's codes: the whole trie, each prefix once per sequence.
 
     The trie is walked depth first in runs of neighbouring nodes, so that at most ``beams`` prefixes (over all
     sequences; at least one per sequence) are in work on each level.
     """
     log_probs, state = step(state, 0, None, None)  # (B, 1, C)
+    batch = log_probs.shape[0]
     result = log_probs.new_empty(batch, trie.nodes(trie.levels))
     chunk = max(1, beams // batch)
 

@@ -10,7 +10,14 @@ import torch
 from models.blocks.causal_union import Part, attend, attend_beside, attend_masked, union_weights
 
 B, H, D = 2, 2, 4
-CASES = ["strict, own", "inclusive, strict", "strict, strict, own", "inclusive, inclusive, own", "short, own", "inclusive"]
+CASES = [
+    "strict, own",
+    "inclusive, strict",
+    "strict, strict, own",
+    "inclusive, inclusive, own",
+    "short, own",
+    "inclusive",
+]
 
 
 def drawn(case: str, n: int):

@@ -151,7 +151,7 @@ def test_a_narrow_beam_equals_a_loop_over_prefixes(catalogue, width, grain):
 def test_scores_of_the_catalogue_equal_a_brute_force_in_chunks_of_any_size(catalogue, beams):
     items, sizes = catalogue
     step, start = hashed_step(sizes)
-    found = score_catalogue(step, start(2), Trie(schema_codes(items), sizes), batch=2, beams=beams)
+    found = score_catalogue(step, start(2), Trie(schema_codes(items), sizes), beams=beams)
     torch.testing.assert_close(found, brute_force(step, start(2), items))
 
 
@@ -185,7 +185,7 @@ def test_a_catalogue_of_one_item():
     step, start = hashed_step((3, 4))
     found = beam_search(step, start(2), (3, 4), 10, trie)
     assert found.items.tolist() == [[1], [1]]
-    assert score_catalogue(step, start(2), trie, 2).shape == (2, 1)
+    assert score_catalogue(step, start(2), trie).shape == (2, 1)
 
 
 @settings(deadline=None, max_examples=40)
@@ -257,5 +257,5 @@ def test_published_codes_of_a_real_catalogue():
     assert trie.find(elsewhere).tolist() == [known.get(tuple(row), 0) for row in elsewhere.tolist()]
     step, start = hashed_step(sizes)
     found = beam_search(step, start(2), sizes, len(rows), trie)
-    order = score_catalogue(step, start(2), trie, 2).argsort(dim=1, descending=True, stable=True) + 1
+    order = score_catalogue(step, start(2), trie).argsort(dim=1, descending=True, stable=True) + 1
     assert torch.equal(found.items, order)
