@@ -209,5 +209,6 @@ def _collision_message(codes: np.ndarray, log: EventLog, quantiser: FileCodes) -
     first, second = np.flatnonzero(group == counts.argmax())[:2] + 1
     return (
         f"items.quantiser.path {quantiser.path}: items '{log.items[first]}' and '{log.items[second]}' have the same "
-        f"codes ({(counts[counts > 1]).sum()} items collide) and this model needs unique ones; set items.collisions: level"
+        f"codes ({counts[counts > 1].sum()} items collide), but this model needs unique ones; "
+        "set items.collisions: level"
     )

@@ -90,8 +90,8 @@ def _check_catalogue(
                 )
     if missing:
         raise InputError(
-            f"{where}: {len(missing)} of {len(wanted)} items have no codes (the first: '{missing[0]}') and {len(extra)} "
-            "keys are no item of the data; is it the file of another catalogue? give one that covers every item"
+            f"{where}: {len(missing)} of {len(wanted)} items have no codes (the first: '{missing[0]}') and "
+            f"{len(extra)} keys are no item of the data; is it the file of another catalogue? give one with every item"
         )
     raise InputError(
         f"{where}: {len(extra)} of its {len(entries)} keys are no item of the data (the first: '{min(extra)}'); is it "

@@ -117,9 +117,10 @@ def _principal_components(
     room = min(vectors.shape[1], len(train) - 1)
     dim = config.dim or min(_WIDEST, room) // config.levels * config.levels
     if not 0 < dim <= room:
+        key = "dim" if config.dim else "levels"
         raise InputError(
-            f"items.quantiser wants {config.dim or config.levels} dimensions, but {len(train)} items to fit on and "
-            f"vectors of width {vectors.shape[1]} give {room}; lower items.quantiser.{'dim' if config.dim else 'levels'}"
+            f"items.quantiser.{key} is {config.dim or config.levels}, but {len(train)} items to fit on and vectors of "
+            f"width {vectors.shape[1]} allow at most {room}; lower it"
         )
     pca = PCA(dim, whiten=config.whiten, svd_solver="covariance_eigh", random_state=seed).fit(vectors[train])
     return np.ascontiguousarray(pca.transform(vectors), dtype=np.float32)  # (I, d)

@@ -12,6 +12,7 @@ Shapes: B items, D width of the vectors, d width of the latent, m levels, K code
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -125,10 +126,9 @@ def _fit(data: Tensor, config: ResidualVAE, seed: int, progress: Callable[[str],
         if epoch + 1 < config.epochs:
             _revive(model, data, used)
         if progress is not None and ((epoch + 1) % max(1, config.epochs // 20) == 0):
+            mean = total.item() / len(data)
             shares = ", ".join(f"{share:.0%}" for share in used.float().mean(1).tolist())
-            progress(
-                f"rqvae: epoch {epoch + 1} of {config.epochs}, loss {total.item() / len(data):.4f}, codes in use {shares}"
-            )
+            progress(f"rqvae: epoch {epoch + 1} of {config.epochs}, loss {mean:.4f}, codes in use {shares}")
     return model.eval()
 
 
@@ -158,6 +158,6 @@ def _revive(model: RQVAE, data: Tensor, used: Tensor) -> None:
 
 def _mlp(widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for into, out in zip(widths, widths[1:], strict=False):
+    for into, out in pairwise(widths):
         layers += [nn.Linear(into, out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from harness.errors import InputError
+from harness.items import encoders
+from harness.items.config import ItemsConfig, RandomVectors, SentenceEncoder, TfidfSvd
+from harness.items.encoders import embed
+from harness.items.text import item_texts
+
+SMALL = TfidfSvd(dim=8, min_items=1)
+
+
+@pytest.fixture
+def texts(catalogue) -> list[str]:
+    return item_texts(catalogue[0], ItemsConfig())
+
+
+def test_tfidf_svd_keeps_the_cosines_of_the_closest_low_rank_matrix(texts):
+    """Truncated SVD against numpy's full one."""
+    train = np.arange(1, 51)
+    words = TfidfVectorizer(min_df=1, sublinear_tf=True, stop_words="english").fit([texts[i] for i in train])
+    every, fitted = words.transform(texts[1:]).toarray(), words.transform([texts[i] for i in train]).toarray()
+    axes = np.linalg.svd(fitted, full_matrices=False)[2][:8]
+    expected = every @ axes.T
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = embed(texts, train, SMALL)
+    assert found.dtype == np.float32 and found.shape == (60, 8)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-3)
+
+
+def test_only_training_items_decide_the_fit(texts):
+    train = np.arange(1, 51)
+    before = embed(texts, train, SMALL)
+    changed = [*texts[:51], *("words that nobody else has" for _ in texts[51:])]
+    np.testing.assert_array_equal(embed(changed, train, SMALL)[:50], before[:50])
+
+
+def test_too_few_items_or_terms(texts):
+    with pytest.raises(InputError, match="set items.encoder.dim: 4 or less"):
+        embed(texts, np.arange(1, 6), TfidfSvd(dim=64, min_items=1))
+    with pytest.raises(InputError, match="items.encoder.min_items"):
+        embed(texts, np.arange(1, 6), TfidfSvd(dim=2, min_items=5, ngrams=(3, 3)))
+
+
+def test_random_vectors_hang_on_the_seed_alone(texts):
+    control = RandomVectors(dim=5)
+    first = embed(texts, np.arange(1, 61), control, seed=1)
+    np.testing.assert_array_equal(first, embed([""] * 61, np.arange(1, 3), control, seed=1))
+    assert not np.allclose(first, embed(texts, np.arange(1, 61), control, seed=2))
+
+
+def test_cache_is_hit_by_equal_content_alone(texts, tmp_path, monkeypatch):
+    train = np.arange(1, 61)
+    first = embed(texts, train, SMALL, cache=tmp_path)
+    (entry,) = tmp_path.iterdir()
+    embed([*texts[:-1], "another text"], train, SMALL, cache=tmp_path)
+    embed(texts, train[1:], SMALL, cache=tmp_path)
+    embed(texts, train, SMALL, seed=1, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setattr(encoders, "_encode", lambda *_: pytest.fail("made again"))
+    assert embed(texts, train, SMALL, cache=tmp_path).tobytes() == first.tobytes()
+    entry.write_bytes(entry.read_bytes()[:100])
+    monkeypatch.undo()
+    assert embed(texts, train, SMALL, cache=tmp_path).tobytes() == first.tobytes()
+
+
+def test_missing_sentence_transformers_names_the_extra(texts, monkeypatch):
+    monkeypatch.setattr(encoders.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'harness\[text\]'") as raised:
+        embed(texts, np.arange(1, 61), SentenceEncoder())
+    assert "\n" not in str(raised.value)
+
+
+def test_sentence_encoder_is_asked_for_items_in_order(texts, monkeypatch):
+    """With a stand-in for the package, so that this is tested where it is not installed."""
+    asked = {}
+
+    class StandIn:
+        def __init__(self, model, revision, device):
+            asked.update(model=model, revision=revision, device=device)
+
+        def encode(self, sentences, batch_size, show_progress_bar, convert_to_numpy):
+            asked.update(sentences=sentences, batch_size=batch_size, bar=show_progress_bar)
+            return np.array([[len(sentence), 1.0] for sentence in sentences])
+
+    module = ModuleType("sentence_transformers")
+    module.SentenceTransformer = StandIn
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    monkeypatch.setattr(encoders, "_require_sentence_transformers", lambda: None)
+    found = embed(texts, np.arange(1, 3), SentenceEncoder(model="some/model", revision="v1", batch_size=7))
+    assert asked.pop("sentences") == texts[1:]
+    assert asked == {"model": "some/model", "revision": "v1", "device": "cpu", "batch_size": 7, "bar": True}
+    np.testing.assert_array_equal(found[:, 0], [len(text) for text in texts[1:]])
+
+
+@pytest.fixture(scope="module")
+def local_model(tmp_path_factory):
+    """A tiny untrained BERT with mean pooling, saved as sentence-transformers does."""
+    package = pytest.importorskip("sentence_transformers", reason="the extra harness[text] is not installed")
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    words = "tea bike lamp green black desk floor wheel chain".split()
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    tokenizer = BertTokenizerFast(vocab=str(vocabulary))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = BertModel(BertConfig(vocab_size=len(words) + 5, **sizes))
+    bert.save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    modules = package.models if hasattr(package, "models") else pytest.skip("no sentence_transformers.models")
+    word = modules.Transformer(str(folder / "bert"))
+    package.SentenceTransformer(modules=[word, modules.Pooling(16)], device="cpu").save(str(folder / "whole"))
+    return folder / "whole"
+
+
+def test_a_local_sentence_transformers_model(local_model, tmp_path):
+    """Against the mean of the same network's last hidden states, computed with transformers."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["", "green tea", "black bike chain", "desk lamp"]
+    config = SentenceEncoder(model=str(local_model), batch_size=2)
+    found = embed(texts, np.arange(1, 4), config, cache=tmp_path)
+    network, tokenizer = AutoModel.from_pretrained(local_model).eval(), AutoTokenizer.from_pretrained(local_model)
+    for row, text in zip(found, texts[1:], strict=True):
+        with torch.no_grad():
+            expected = network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0).numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    assert embed(texts, np.arange(1, 3), config, cache=tmp_path).tobytes() == found.tobytes()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    pytest.importorskip("sentence_transformers", reason="the extra harness[text] is not installed")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="can't be loaded") as raised:
+        embed(["", "a"], np.arange(1, 2), SentenceEncoder(model=str(empty)))
+    assert "\n" not in str(raised.value)
