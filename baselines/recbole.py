@@ -111,7 +111,7 @@ class RecBoleModel(Recommender):
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.RETRIEVAL})
     needs: ClassVar[Needs] = Needs(rows="prefixes")
-    training: ClassVar[dict[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 2048}
+    training_defaults: ClassVar[dict[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 2048}
     name: ClassVar[str]
     """What RecBole calls the model."""
 

@@ -67,7 +67,6 @@ class SASRec(Recommender):
         status="reproduction",
         verified=(
             "outputs equal RecBole 1.2.1's SASRec to 1e-5 with its weights copied in",
-            "gBCE equals the formula of Petrov & Macdonald, section 5",
         ),
         choices=(
             Choice("loss", "full cross-entropy is the stronger and now usual loss; the paper's own is bce"),
@@ -85,7 +84,7 @@ class SASRec(Recommender):
             "negatives exclude the position's own target only; the authors' code excludes the user's whole history",
         ),
     )
-    training: ClassVar[dict[str, Any]] = {
+    training_defaults: ClassVar[dict[str, Any]] = {
         "optimizer": "adam",
         "learning_rate": 1e-3,
         "weight_decay": 0.0,

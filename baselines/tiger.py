@@ -219,7 +219,7 @@ class TIGER(Recommender):
     tasks = frozenset({Task.RETRIEVAL})
     needs = Needs(codes=True, unique_codes=True, rows="prefixes")
     exact: ClassVar[bool] = False
-    training: ClassVar[dict[str, Any]] = {
+    training_defaults: ClassVar[dict[str, Any]] = {
         "optimizer": "adamw",
         "learning_rate": 5e-4,
         "weight_decay": 1e-6,

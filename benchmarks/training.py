@@ -65,7 +65,7 @@ def our_epoch(data: Retrieval) -> tuple[int, float]:
         fitted = fit(
             model,
             data,
-            training=TrainingConfig(**kind.training),
+            training=TrainingConfig(**kind.training_defaults),
             budget=Budget(epochs=1),
             primary="ndcg@10",
             seed=0,

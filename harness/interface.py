@@ -159,7 +159,7 @@ class Recommender(nn.Module, ABC):
     tasks: ClassVar[frozenset[Task]]
     needs: ClassVar[Needs] = Needs()
     fidelity: ClassVar[Fidelity]
-    training: ClassVar[dict[str, Any]] = {}
+    training_defaults: ClassVar[dict[str, Any]] = {}
     """The model's own defaults for ``harness.training.TrainingConfig`` (learning rate, batch size, ...)."""
     exact: ClassVar[bool] = True
     """True where ``score_items`` answers. False: the model only searches, through ``rank_items``."""

@@ -22,7 +22,7 @@ class Budget(Settings):
 
 
 class TrainingConfig(Settings):
-    """How a cell is optimised. A model states its own defaults in ``Recommender.training``."""
+    """How a cell is optimised. A model states its own defaults in ``Recommender.training_defaults``."""
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)

@@ -211,7 +211,7 @@ class FAIR(Recommender):
             "a constant learning rate by default; RPG's 10,000 warm-up steps and cosine outlast small data sets",
         ),
     )
-    training: ClassVar[dict[str, Any]] = {
+    training_defaults: ClassVar[dict[str, Any]] = {
         "optimizer": "adamw",
         "learning_rate": 1e-3,
         "weight_decay": 0.0,

@@ -144,7 +144,8 @@ class _Residual(Settings):
     size: PositiveInt = 256
     last_level: Literal["nearest", "distinct"] = "nearest"
     """Each item's nearest code; or, among items that agree in all levels before, different codes at the least
-    total distance. Both are how an item is encoded and change nothing in what is fitted."""
+    total distance (what LC-Rec, Zheng et al., ICDE 2024, approximates by Sinkhorn). This is how items are encoded
+    and changes nothing in what is fitted, but with "distinct" a code hangs on who else is in the catalogue."""
 
 
 class ResidualKMeans(_Residual):
@@ -160,6 +161,7 @@ class ResidualVAE(_Residual):
     """RQ-VAE (Lee et al., CVPR 2022; item codes: Rajput et al., NeurIPS 2023)."""
 
     kind: Literal["rqvae"] = "rqvae"
+    last_level: Literal["nearest", "distinct"] = "distinct"
     hidden: tuple[PositiveInt, ...] = (512, 256, 128)
     """Widths of the encoder's hidden layers; the decoder mirrors them."""
     latent: PositiveInt = 32
@@ -167,7 +169,8 @@ class ResidualVAE(_Residual):
     """Weight of the commitment term."""
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3
+    """Of AdamW, at the start of a cosine down to zero."""
     weight_decay: float = Field(default=1e-4, ge=0)
     sinkhorn: PositiveFloat | None = None
     """Trains the last level on a balanced assignment, with this entropic regularisation; null: on the nearest code."""

@@ -1,4 +1,4 @@
-"""Vectors -> codes: product and residual quantisers. faiss does the k-means and the rotation."""
+"""Vectors -> codes: product and residual quantisers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from harness.errors import InputError
 from harness.items.config import OptimisedProduct, Product, ResidualKMeans, ResidualVAE
+from harness.items.kmeans import k_means, nearest_code
+from harness.items.rqvae import fit_rqvae
 
-__all__ = ["Quantised", "k_means", "nearest_code", "quantise"]
+__all__ = ["Quantised", "quantise"]
 
 Quantiser = OptimisedProduct | Product | ResidualKMeans | ResidualVAE
 
@@ -45,8 +50,8 @@ def quantise(
 ) -> Quantised:
     """Fits a quantiser on the rows ``train`` of (I, D) vectors and encodes all of them.
 
-    Runs on one thread: with several, the order in which faiss adds numbers up, and so the codes, would change
-    from run to run. faiss may still change its OPQ between versions, so codes are stored, never made again.
+    Runs on one thread: with several, the order in which numbers are added up, and so the codes, would hang on
+    how many there are. faiss may still change its OPQ between versions, so codes are stored, never made again.
 
     Raises:
         InputError: fewer items to fit on than codes in a level, or vectors too narrow for the levels.
@@ -57,41 +62,12 @@ def quantise(
             f"set items.quantiser.size: {1 << (len(train).bit_length() - 1)} or less"
         )
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    faiss_threads = faiss.omp_get_max_threads()
-    try:
-        faiss.omp_set_num_threads(1)
-        with threadpool_limits(1):
-            if isinstance(config, ResidualVAE):
-                return _rqvae(vectors, train, config, seed, progress)
-            if isinstance(config, ResidualKMeans):
-                return _residual_k_means(vectors, train, config, seed)
-            return _product(vectors, train, config, seed)
-    finally:
-        faiss.omp_set_num_threads(faiss_threads)
-
-
-def k_means(points: np.ndarray, size: int, *, iterations: int, seed: int, restarts: int = 1) -> np.ndarray:
-    """(size, d) float32 centroids of (n, d) points; n >= size.
-
-    faiss would otherwise sample large inputs down and complain of small ones: every point counts here.
-    """
-    clustering = faiss.Kmeans(
-        points.shape[1],
-        size,
-        niter=iterations,
-        nredo=restarts,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(points),
-    )
-    clustering.train(np.ascontiguousarray(points, dtype=np.float32))
-    return clustering.centroids
-
-
-def nearest_code(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """(n,) int64: the index of each point's nearest centroid in squared Euclidean distance."""
-    _, index = faiss.knn(np.ascontiguousarray(points), np.ascontiguousarray(centroids), 1)
-    return index[:, 0].astype(np.int64)
+    with threadpool_limits(1):  # reaches only libraries that are loaded by now, so all are imported at the top
+        if isinstance(config, ResidualVAE):
+            return _rqvae(vectors, train, config, seed, progress)
+        if isinstance(config, ResidualKMeans):
+            return _residual_k_means(vectors, train, config, seed)
+        return _product(vectors, train, config, seed)
 
 
 def _product(vectors: np.ndarray, train: np.ndarray, config: OptimisedProduct | Product, seed: int) -> Quantised:
@@ -112,8 +88,6 @@ def _product(vectors: np.ndarray, train: np.ndarray, config: OptimisedProduct | 
 def _principal_components(
     vectors: np.ndarray, train: np.ndarray, config: OptimisedProduct | Product, seed: int
 ) -> np.ndarray:
-    from sklearn.decomposition import PCA
-
     room = min(vectors.shape[1], len(train) - 1)
     dim = config.dim or min(_WIDEST, room) // config.levels * config.levels
     if not 0 < dim <= room:
@@ -161,10 +135,6 @@ def _residual_k_means(vectors: np.ndarray, train: np.ndarray, config: ResidualKM
 def _rqvae(
     vectors: np.ndarray, train: np.ndarray, config: ResidualVAE, seed: int, progress: Callable[[str], None] | None
 ) -> Quantised:
-    import torch
-
-    from harness.items.rqvae import fit_rqvae
-
     # One centre and one scale for all: a scale per dimension would make the noise of the last ones as loud as
     # the first ones, which carry the text's meaning.
     centre = vectors[train].mean(0)
@@ -185,8 +155,6 @@ def _separate(codes: np.ndarray, residual: np.ndarray, centroids: np.ndarray) ->
     squared distances between ``residual`` (I, d) and ``centroids`` (K, d). A group of more than K items stays
     as it is.
     """
-    from scipy.optimize import linear_sum_assignment
-
     codes = codes.copy()
     nearest = codes[:, -1].copy()
     _, group, counts = np.unique(codes[:, :-1], axis=0, return_inverse=True, return_counts=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.items.config import ResidualVAE
+from harness.items.kmeans import k_means, nearest_code
 
 __all__ = ["RQVAE", "fit_rqvae", "sinkhorn"]
 
@@ -135,8 +136,6 @@ def _fit(data: Tensor, config: ResidualVAE, seed: int, progress: Callable[[str],
 @torch.no_grad()
 def _start_codebooks(model: RQVAE, data: Tensor, seed: int) -> None:
     """Each codebook becomes the k-means of what the levels before it leave of the untrained encoder's output."""
-    from harness.items.quantisers import k_means, nearest_code
-
     residual = model.encoder(data).cpu().numpy()  # (n, d)
     for level in range(model.config.levels):
         centroids = k_means(residual, model.config.size, iterations=25, seed=seed + level)

@@ -168,7 +168,7 @@ def _arm(study: Study, dataset: str, variant: str) -> Arm:
         done = ", ".join(sorted(model.tasks))
         raise InputError(f"{where}: model '{declared.model}' does not do the task '{study.task}', but: {done}")
     own: dict[str, Any] = {}
-    other: dict[str, dict[str, Any]] = {"training": dict(model.training), "data": {}, "items": {}}
+    other: dict[str, dict[str, Any]] = {"training": dict(model.training_defaults), "data": {}, "items": {}}
     for key, value in {**study.common, **study.datasets[dataset], **declared.set}.items():
         part, _, rest = key.partition(".")
         if rest and part in other:

@@ -177,7 +177,7 @@ class Ranker(Recommender):
     Config = RankerConfig
     tasks = frozenset({Task.ACTION, Task.RETRIEVAL})
     needs = Needs(actions=True)
-    training: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 128}
+    training_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 128}
 
     config: RankerConfig
     tokens_per_event = 1

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 KINDS = {
-    "tea": "green black herbal white leaf pot cup".split(),
-    "bike": "wheel chain brake saddle road city gear".split(),
-    "lamp": "desk floor light bulb led shade switch".split(),
+    "tea": ["green", "black", "herbal", "white", "leaf", "pot", "cup"],
+    "bike": ["wheel", "chain", "brake", "saddle", "road", "city", "gear"],
+    "lamp": ["desk", "floor", "light", "bulb", "led", "shade", "switch"],
 }
 
 
@@ -23,7 +23,8 @@ def make_catalogue(n_items: int = 60, n_users: int = 30, seed: int = 0) -> tuple
     table = pd.DataFrame({"title": titles, "kind": kinds, "note": ""}, index=range(1, n_items + 1))
     offsets = np.arange(n_users + 1) * 6
     item = rng.integers(1, n_items - 1, n_users * 6)
-    item[: n_items - 2] = np.arange(1, n_items - 1)
+    trained_on = np.flatnonzero(np.arange(len(item)) % 6 < 4)
+    item[trained_on[: n_items - 2]] = np.arange(1, n_items - 1)
     item[offsets[1:] - 2], item[offsets[1:] - 1] = n_items - 1, n_items
     log = SimpleNamespace(
         items=np.array(["", *(f"i{i}" for i in range(1, n_items + 1))]),

@@ -52,7 +52,8 @@ def test_a_mistake_is_one_line_that_names_it(values, part):
     with pytest.raises(InputError) as raised:
         parse(ItemsConfig, values, "study.yaml: items")
     assert part in str(raised.value)
-    assert str(raised.value).startswith("study.yaml: items") and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("study.yaml: items")
+    assert "\n" not in str(raised.value)
 
 
 def test_reading_settings_loads_no_numerical_library():

@@ -14,7 +14,8 @@ def test_default_joins_the_data_sets_own_columns_and_leaves_missing_values_out(c
     log.item_table.loc[3, "title"] = np.nan
     log.item_table.loc[4, "title"] = "  two\n words "
     texts = item_texts(log, ItemsConfig())
-    assert texts[0] == "" and len(texts) == len(log.items)
+    assert texts[0] == ""
+    assert len(texts) == len(log.items)
     assert texts[1] == f"{log.item_table.loc[1, 'title']}. tea"
     assert texts[2:5] == ["bike", "lamp", "two words. tea"]
 
@@ -42,7 +43,8 @@ def test_item_without_text_is_named_or_allowed(catalogue):
     with pytest.raises(InputError, match="item 'i7'"):
         item_texts(log, ItemsConfig(text=TextConfig(template="The {title}")))
     texts = item_texts(log, ItemsConfig(missing_text="empty"))
-    assert texts[7] == texts[9] == "" and texts[8]
+    assert texts[7] == texts[9] == ""
+    assert texts[8]
 
 
 @pytest.mark.parametrize(
@@ -66,5 +68,5 @@ def test_data_without_item_text(catalogue):
     assert not has_text(log, ItemsConfig())
     assert has_text(log, ItemsConfig(text=TextConfig(fields=("title",))))
     log.item_table = None
-    with pytest.raises(InputError, match="no item text.*kind: random"):
+    with pytest.raises(InputError, match=r"no item text.*kind: random"):
         item_texts(log, ItemsConfig())
