@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from harness.errors import InputError
 from harness.files import digest, file_digest, whole_file
@@ -91,7 +91,7 @@ def item_codes(
     if path is not None:
         text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
         with whole_file(path) as aside:
-            save_file({"codes": made.codes}, aside, metadata={"json": text})
+            aside.write_bytes(save({"codes": made.codes}, metadata={"json": text}))
     return made
 
 

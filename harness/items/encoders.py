@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from harness.errors import InputError
 from harness.files import digest, file_digest, whole_file
@@ -47,7 +47,7 @@ def embed(
     vectors = np.ascontiguousarray(_encode(texts, train, config, seed), dtype=np.float32)  # (I, d)
     if path is not None:
         with whole_file(path) as aside:
-            save_file({"vectors": vectors}, aside)
+            aside.write_bytes(save({"vectors": vectors}))
     return vectors
 
 

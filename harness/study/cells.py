@@ -23,7 +23,7 @@ from harness.training import TrainingConfig
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes
 
-__all__ = ["FORMAT", "Arm", "Cell", "Inputs", "make_cells"]
+__all__ = ["FORMAT", "Arm", "Cell", "Inputs", "make_arm", "make_cells", "resolved"]
 
 FORMAT = 1
 """Of a cell directory; raised when an old cell can no longer be read."""
@@ -93,7 +93,7 @@ class Inputs:
             from harness.items.codes import item_codes  # its libraries are slow to import
 
             self.say(f"codes of {dataset}: {arm.items.quantiser.kind} ...")
-            self._codes[key] = item_codes(log, split, arm.items, unique=unique, cache=self.cache)
+            self._codes[key] = item_codes(log, split, arm.items, unique=unique, cache=self.cache, progress=self.say)
         return self._codes[key]
 
 
@@ -104,7 +104,7 @@ def make_cells(study: Study, inputs: Inputs) -> list[Cell]:
         InputError: a model that is unknown, does not do the task or gets a key that it does not know; data that
             can't be read or lacks what a model needs.
     """
-    arms = {(d, v): _arm(study, d, v) for d in study.datasets for v in study.variants}
+    arms = {(d, v): make_arm(study, d, v) for d in study.datasets for v in study.variants}
     cells = []
     for dataset in study.datasets:
         splits = {}
@@ -138,17 +138,7 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
     log, split = inputs.split(dataset, arm.data)
     codes = inputs.codes(dataset, arm)
     identity = {
-        "format": FORMAT,
-        "task": study.task,
-        "dataset": dataset,
-        "model": arm.model_name,
-        "config": arm.config.model_dump(mode="json"),
-        "training": arm.training.model_dump(mode="json"),
-        "data": arm.data.model_dump(mode="json"),
-        "items": arm.items.model_dump(mode="json") if codes else None,
-        "budget": study.budget.model_dump(mode="json"),
-        "selection": {"primary": study.primary, "candidates": study.candidates if study.task == "retrieval" else None},
-        "attention": study.attention,
+        **resolved(study, dataset, arm),
         "seed": seed,
         "fingerprints": {
             "files": dict(sorted(log.files.items())),
@@ -160,7 +150,29 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
     return Cell(digest(identity)[:16], dataset, arm, seed, identity)
 
 
-def _arm(study: Study, dataset: str, variant: str) -> Arm:
+def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
+    """All that decides the result of an arm's cells but the seed and the content of the data."""
+    return {
+        "format": FORMAT,
+        "task": study.task,
+        "dataset": dataset,
+        "model": arm.model_name,
+        "config": arm.config.model_dump(mode="json"),
+        "training": arm.training.model_dump(mode="json"),
+        "data": arm.data.model_dump(mode="json"),
+        "items": arm.items.model_dump(mode="json") if arm.model.needs.codes else None,
+        "budget": study.budget.model_dump(mode="json"),
+        "selection": {"primary": study.primary, "candidates": study.candidates if study.task == "retrieval" else None},
+        "attention": study.attention,
+    }
+
+
+def make_arm(study: Study, dataset: str, variant: str) -> Arm:
+    """A variant on a data set with every setting resolved. Reads no data.
+
+    Raises:
+        InputError: an unknown model, one that does not do the study's task, or a key that it does not know.
+    """
     declared = study.variants[variant]
     where = f"study '{study.study}', variant '{variant}'"
     model = load_model(declared.model)
@@ -169,7 +181,8 @@ def _arm(study: Study, dataset: str, variant: str) -> Arm:
         raise InputError(f"{where}: model '{declared.model}' does not do the task '{study.task}', but: {done}")
     own: dict[str, Any] = {}
     other: dict[str, dict[str, Any]] = {"training": dict(model.training_defaults), "data": {}, "items": {}}
-    for key, value in {**study.common, **study.datasets[dataset], **declared.set}.items():
+    tuned = study.tuned.get(dataset, {}).get(variant, {})
+    for key, value in {**study.common, **study.datasets[dataset], **declared.set, **tuned}.items():
         part, _, rest = key.partition(".")
         if rest and part in other:
             _put(other[part], rest.split("."), value)

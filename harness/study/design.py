@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +18,11 @@ from harness.items.config import ItemsConfig
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
-__all__ = ["Study", "Variant", "load_study", "merged", "study_files", "study_name"]
+__all__ = ["Space", "Study", "Variant", "load_study", "merged", "study_files", "study_name"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+OWN_TABLES = ("differences", "relative", "per-action", "candidates", "published", "tuning", "cost")
+"""Names of tables that the analysis writes by itself."""
 
 
 class Variant(Settings):
@@ -28,6 +32,37 @@ class Variant(Settings):
     label: str | None = None
     """How tables and figures call it; the variant's key where absent."""
     set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Space(Settings):
+    """Where a search may look for one setting: ``{low, high, log}`` (whole numbers if both ends are), or ``{choices}``."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    """Equal factors are equally likely, not equal steps."""
+    choices: tuple[bool | int | float | str | None, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Space:
+        ends = (self.low, self.high)
+        if (self.choices is None) == (ends == (None, None)) or (self.choices is None and None in ends):
+            raise ValueError("a search space is either {low, high} or {choices}")
+        if self.choices is not None and (self.log or len(set(self.choices)) != len(self.choices) or not self.choices):
+            raise ValueError("choices are a list of different values, and have no log")
+        if self.choices is None and (self.low >= self.high or (self.log and self.low <= 0)):
+            raise ValueError("low must be below high, and above 0 where log is true")
+        return self
+
+    def described(self) -> dict[str, Any]:
+        """As a ledger of tuning holds it."""
+        if self.choices is not None:
+            return {"choices": list(self.choices)}
+        return {"low": self.low, "high": self.high, "log": self.log}
+
+    def ends(self) -> tuple[Any, ...]:
+        """The values that must be possible if all are to be."""
+        return self.choices if self.choices is not None else (self.low, self.high)
 
 
 class Study(Settings):
@@ -58,6 +93,15 @@ class Study(Settings):
     """Measure attention on the test histories, for the models that show it."""
     equivalence_margin: float | None = Field(None, gt=0)
     """A difference within +-margin of the primary metric counts as practically equal (TOST)."""
+    test: Literal["t", "exact"] = "t"
+    """What gives a comparison's verdict: the paired t-test over seeds, or the exact sign-flip test."""
+    tables: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
+    """Table of results -> its ``rows`` (variants), ``columns`` (metrics) and ``datasets``, each by default all of
+    them; one table "main" of everything where absent."""
+    search: dict[str, dict[str, Space]] = Field(default_factory=dict)
+    """Variant -> setting -> where ``harness tune`` looks for it."""
+    tuned: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    """Data set -> variant -> what ``harness tune`` found there, set after all else."""
 
     @field_validator("datasets", mode="before")
     @classmethod
@@ -69,6 +113,11 @@ class Study(Settings):
         if not value:
             raise ValueError("name at least one data set")
         return {name: settings or {} for name, settings in value.items()}
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _whole_tables(cls, value: Any) -> Any:
+        return {name: choice or {} for name, choice in value.items()} if isinstance(value, dict) else value or {}
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -98,10 +147,35 @@ class Study(Settings):
         object.__setattr__(self, "primary", known[-1])
         if self.primary not in self.metrics:
             raise ValueError(f"primary '{self.primary}' is not among the metrics {', '.join(self.metrics)}")
+        object.__setattr__(self, "tables", {name: self._table(name, choice) for name, choice in self.tables.items()})
+        _check_names("search", "variant", self.search, self.variants)
+        _check_names("tuned", "data set", self.tuned, self.datasets)
+        for dataset, settings in self.tuned.items():
+            _check_names(f"tuned, '{dataset}'", "variant", settings, self.variants)
         return self
+
+    def _table(self, name: str, choice: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        where = f"table '{name}'"
+        if not re.fullmatch(NAME, name) or name in OWN_TABLES:
+            raise ValueError(f"{where}: choose another name (small letters, digits, '-'; not {', '.join(OWN_TABLES)})")
+        _check_names(where, "key", choice, ("rows", "columns", "datasets"))
+        _check_names(where, "variant", choice.get("rows", ()), self.variants)
+        _check_names(where, "data set", choice.get("datasets", ()), self.datasets)
+        if "columns" not in choice:
+            return choice
+        try:
+            return {**choice, "columns": _check_metrics(self.task, choice["columns"])}
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     def label(self, variant: str) -> str:
         return self.variants[variant].label or variant
+
+
+def _check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where}: unknown {kind} '{name}'; {nearest(name, known)}")
 
 
 def _check_metrics(task: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -147,7 +221,16 @@ def load_study(
     if datasets:
         known = raw.get("datasets") or {}
         raw["datasets"] = {d: known.get(d, {}) if isinstance(known, dict) else {} for d in datasets}
+        _narrow(raw, datasets)
     return parse(Study, raw, where)
+
+
+def _narrow(raw: dict[str, Any], datasets: tuple[str, ...]) -> None:
+    """Takes out of tables and tuned settings what speaks of data sets that the command line left out."""
+    for choice in (raw.get("tables") or {}).values():
+        if isinstance(choice, dict):
+            choice.pop("datasets", None)
+    raw["tuned"] = {d: settings for d, settings in (raw.get("tuned") or {}).items() if d in datasets}
 
 
 def study_name(name: str) -> str:

@@ -7,12 +7,27 @@ import torch
 from torch import Tensor
 
 from harness.interface import AttentionMaps, Recommender
+from harness.tasks.relevance import Relevance, decile_shares
 from harness.tasks.retrieval import Retrieval
 
-__all__ = ["attention_statistics"]
+__all__ = ["attention_statistics", "last_row", "per_event", "shows_attention", "users_at_once"]
 
 MAP_BYTES = 128 * 2**20
 """Bound on the memory of one layer's maps in a chunk (float32)."""
+BINNED = {"recency", "recency_abs", "relevance", "relevance_abs"}
+SMALLEST = 1e-12
+"""Stands for a sum of weights that is zero."""
+
+
+def shows_attention(model: Recommender) -> bool:
+    """Whether the model answers ``attention``."""
+    return type(model).attention is not Recommender.attention
+
+
+def users_at_once(model: Recommender, data: Retrieval) -> int:
+    """How many histories' maps are held at once, taking 8 heads for usual."""
+    tokens = data.max_length * getattr(model, "tokens_per_event", 1)
+    return max(1, min(256, MAP_BYTES // (4 * 8 * tokens**2)))
 
 
 @torch.inference_mode()
@@ -24,29 +39,49 @@ def attention_statistics(model: Recommender, data: Retrieval, phase: str = "test
     absolute weight.
     """
     windows = data.windows(phase)
+    relevance = Relevance(data.log, data.split)
     model.eval()
     sums: dict[tuple[int, str], Tensor] = {}
     users = torch.zeros(data.max_length, dtype=torch.float64, device=data.device)
-    chunk = max(1, min(256, MAP_BYTES // (4 * 8 * data.max_length**2)))
-    for batch, _ in data.sequences.batches(windows, data.sequences.groups(windows, chunk), data.task, supervise=False):
+    groups = data.sequences.groups(windows, users_at_once(model, data))
+    for batch, rows in data.sequences.batches(windows, groups, data.task, supervise=False):
         maps = model.attention(batch)
         users[: int(batch.lengths.max())] += _visible(batch.lengths)
+        deciles = decile_shares(relevance(windows.take(rows), batch.items.shape[1]))
+        deciles = torch.from_numpy(deciles).to(data.device)  # (B, L, BINS)
         for layer, weights in enumerate(maps.maps):
-            for name, value in _statistics(maps, weights, batch.lengths, data.max_length).items():
+            for name, value in _statistics(maps, weights, batch.lengths, data.max_length, deciles).items():
                 sums[layer, name] = sums.get((layer, name), 0) + value
     rows = []
     for (layer, name), value in sums.items():
         for head, per_bin in enumerate(value.reshape(len(value), -1)):  # (H, bins)
-            binned = name.startswith("recency")
             for place, total in enumerate(per_bin.tolist()):
-                count = int(users[place] if binned else users[0])
+                count = int(users[place] if name.startswith("recency") else users[0])
                 if count:
-                    mean = total / count
-                    rows.append((layer, head, name, place if binned else -1, mean, count))
+                    rows.append((layer, head, name, place if name in BINNED else -1, total / count, count))
     columns = list(zip(*rows, strict=True)) or [[]] * 6
     kinds = {"layer": "int16", "head": "int16", "statistic": "string", "bin": "int32"}
     kinds |= {"value": "float64", "users": "int64"}
     return pa.table({name: pa.array(c, kind) for (name, kind), c in zip(kinds.items(), columns, strict=True)})
+
+
+def last_row(maps: AttentionMaps, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """What the last token of each history's last event attends to in one layer.
+
+    Returns:
+        (B, H, K) float64 weights, 0 at keys that belong to no event of the history; (B, K) the other keys.
+    """
+    own = maps.query_event == (lengths - 1)[:, None]  # (B, Q)
+    last = own.shape[1] - 1 - own.flip(1).int().argmax(1)  # the last token of the last event
+    row = weights[torch.arange(len(weights), device=weights.device), :, last].double()  # (B, H, K)
+    seen = (maps.key_event >= 0) & (maps.key_event < lengths[:, None])
+    return row * seen[:, None], seen
+
+
+def per_event(row: Tensor, maps: AttentionMaps, seen: Tensor, length: int) -> Tensor:
+    """Weights on keys (B, H, K) -> on events (B, H, length), those on the tokens of one event added up."""
+    event = torch.where(seen, maps.key_event, 0)[:, None].expand_as(row)
+    return torch.zeros(*row.shape[:2], length, dtype=row.dtype, device=row.device).scatter_add(2, event, row)
 
 
 def _visible(lengths: Tensor) -> Tensor:
@@ -54,27 +89,26 @@ def _visible(lengths: Tensor) -> Tensor:
     return (lengths[:, None] > torch.arange(int(lengths.max()), device=lengths.device)).double().sum(0)
 
 
-def _statistics(maps: AttentionMaps, weights: Tensor, lengths: Tensor, bins: int) -> dict[str, Tensor]:
-    """Sums over users: (H, bins) for the recency profiles, (H,) for the scalars."""
-    n_users, heads = weights.shape[:2]
-    own = maps.query_event == (lengths - 1)[:, None]  # (B, Q)
-    last = own.shape[1] - 1 - own.flip(1).int().argmax(1)  # the last token of the last event
-    row = weights[torch.arange(n_users, device=weights.device), :, last].double()  # (B, H, K)
-    seen = (maps.key_event >= 0) & (maps.key_event < lengths[:, None])
-    row = row * seen[:, None]
+def _statistics(
+    maps: AttentionMaps, weights: Tensor, lengths: Tensor, bins: int, deciles: Tensor
+) -> dict[str, Tensor]:
+    """Sums over users: (H, bins) for the profiles, (H,) for the scalars. ``deciles`` is (B, L, BINS)."""
+    row, seen = last_row(maps, weights, lengths)  # (B, H, K)
     size = row.abs()
-    total = size.sum(-1).clamp_min(1e-12)  # (B, H)
-    share = size / total[..., None]
+    share = size / size.sum(-1, keepdim=True).clamp_min(SMALLEST)
     back = torch.where(seen, lengths[:, None] - 1 - maps.key_event, 0)  # (B, K) events before the last
     index = back[:, None].expand_as(row)
-    empty = torch.zeros(n_users, heads, bins, dtype=torch.float64, device=row.device)
-    entropy = -(share * share.clamp_min(1e-12).log()).sum(-1)
+    empty = torch.zeros(*row.shape[:2], bins, dtype=torch.float64, device=row.device)
+    entropy = -(share * share.clamp_min(SMALLEST).log()).sum(-1)
     visible = seen.sum(-1).double()[:, None]
+    events = deciles.shape[1]
     return {
         "recency": empty.scatter_add(2, index, row).sum(0),
         "recency_abs": empty.scatter_add(2, index, share).sum(0),
+        "relevance": (per_event(row, maps, seen, events) @ deciles).sum(0),
+        "relevance_abs": (per_event(share, maps, seen, events) @ deciles).sum(0),
         "entropy": entropy.sum(0),
-        "entropy_relative": (entropy / visible.log().clamp_min(1e-12)).where(visible > 1, 0).sum(0),
+        "entropy_relative": (entropy / visible.log().clamp_min(SMALLEST)).where(visible > 1, 0).sum(0),
         "negative": (share * (row < 0)).sum(-1).sum(0),
         "sum": row.sum(-1).sum(0),
     }

@@ -19,7 +19,7 @@ from harness.interface import Ranking, Recommender, Task
 from harness.tasks.base import TaskData
 from harness.tasks.ranking_metrics import per_user
 
-__all__ = ["PROTOCOLS", "SCORE_BYTES", "Retrieval"]
+__all__ = ["LIST_LENGTH", "PROTOCOLS", "SCORE_BYTES", "Outcome", "Retrieval", "rank_by_list", "rank_by_scores"]
 
 PROTOCOLS = ("all", "unseen")
 SCORE_BYTES = 256 * 2**20
@@ -45,6 +45,11 @@ class Retrieval(TaskData):
         start = np.maximum(self.log.offsets[users], targets - self.max_length)
         return Windows(users, start, targets, targets - 1)
 
+    @property
+    def chunk(self) -> int:
+        """How many users are ranked at once."""
+        return int(np.clip(SCORE_BYTES // (6 * (len(self.log.items) - 1)), 1, MAX_USERS))
+
     @torch.inference_mode()
     def evaluate(self, model: Recommender, phase: str) -> pa.Table:
         windows = self.windows(phase)
@@ -54,15 +59,14 @@ class Retrieval(TaskData):
         score = np.full(len(windows), np.nan, dtype=np.float32)
         training = model.training
         model.eval()
-        chunk = int(np.clip(SCORE_BYTES // (6 * n_items), 1, MAX_USERS))
-        groups = self.sequences.groups(windows, chunk)
+        groups = self.sequences.groups(windows, self.chunk)
         for batch, rows in self.sequences.batches(windows, groups, self.task, supervise=False):
             target = torch.from_numpy(self.log.item[windows.end[rows]]).to(self.device)
-            owner, seen = self._history(windows.take(rows))
+            owner, seen = self.history(windows.take(rows))
             if model.exact:
-                outcome = _rank_by_scores(model.score_items(batch), target, owner, seen)
+                outcome = rank_by_scores(model.score_items(batch), target, owner, seen)
             else:
-                outcome = _rank_by_list(model.rank_items(batch, LIST_LENGTH), target, owner, seen, n_items)
+                outcome = rank_by_list(model.rank_items(batch, LIST_LENGTH), target, owner, seen, n_items)
             ranks, lengths, scores = outcome
             for name in PROTOCOLS:
                 rank[name][rows] = ranks[name].cpu().numpy()
@@ -101,7 +105,7 @@ class Retrieval(TaskData):
     def higher_is_better(metric: str) -> bool:
         return True
 
-    def _history(self, windows: Windows) -> tuple[Tensor, Tensor]:
+    def history(self, windows: Windows) -> tuple[Tensor, Tensor]:
         """Row and item of each distinct (row, item) among all events before the targets, not only the window's."""
         begin = self.log.offsets[windows.user]
         count = windows.end - begin
@@ -112,10 +116,11 @@ class Retrieval(TaskData):
         return torch.from_numpy(owner).to(self.device), torch.from_numpy(seen).to(self.device)
 
 
-_Outcome = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+Outcome = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+"""By protocol the ranks (B,), NaN where there is none, and how many items were ranked (B,); the targets' scores (B,)."""
 
 
-def _rank_by_scores(scores: Tensor, target: Tensor, owner: Tensor, seen: Tensor) -> _Outcome:
+def rank_by_scores(scores: Tensor, target: Tensor, owner: Tensor, seen: Tensor) -> Outcome:
     """Exact ranks from scores (B, I); equal scores rank by ascending item id."""
     n_users, n_items = scores.shape
     own = scores.gather(1, target[:, None] - 1)  # (B, 1)
@@ -140,7 +145,7 @@ def _left_of(column: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=column.device) < column[:, None]
 
 
-def _rank_by_list(ranking: Ranking, target: Tensor, owner: Tensor, seen: Tensor, n_items: int) -> _Outcome:
+def rank_by_list(ranking: Ranking, target: Tensor, owner: Tensor, seen: Tensor, n_items: int) -> Outcome:
     """Ranks within the list that a search returned; a target outside it has no rank."""
     items = ranking.items  # (B, k)
     listed = items > 0
