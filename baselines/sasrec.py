@@ -61,6 +61,7 @@ class SASRec(Recommender):
 
     Config = SASRecConfig
     tasks = frozenset({Task.RETRIEVAL})
+    tokens_per_event = 1
     fidelity = Fidelity(
         paper="Kang & McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; gBCE from Petrov & Macdonald, "
         "gSASRec, RecSys 2023",

@@ -260,6 +260,7 @@ class TIGER(Recommender):
         self.exact = config.decoding == "exact"
         self.trie = Trie(schema.codes, schema.code_sizes)
         self.levels = len(schema.code_sizes)
+        self.tokens_per_event = self.levels + config.separator
         self.max_items = min(config.max_items, schema.max_length)
 
         # Vocabulary: the start token, the codes level by level, the separator, the users.

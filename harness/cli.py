@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.errors import InputError, Interrupted
+from harness.printing import download_bars, print_json, print_plan, print_rows, print_tree, print_tuning
+
+if TYPE_CHECKING:
+    from harness.study.design import Study
 
 app = typer.Typer(
     help="Benchmarks and ablations of generative recommenders: from a study file to a paper's evidence.",
@@ -23,8 +27,10 @@ app = typer.Typer(
 )
 list_app = typer.Typer(no_args_is_help=True, help="What there is: models, data sets, studies, metrics.")
 data_app = typer.Typer(no_args_is_help=True, help="Look at and prepare data sets.")
+items_app = typer.Typer(no_args_is_help=True, help="Look at item codes (semantic IDs).")
 app.add_typer(list_app, name="list")
 app.add_typer(data_app, name="data")
+app.add_typer(items_app, name="items")
 
 UsageError = typer.BadParameter.__base__
 """Of the click that this typer was built with, its own or the package."""
@@ -39,22 +45,28 @@ StudyName = Annotated[str, typer.Option("--study", "-s", help="A study that ship
 Preset = Annotated[str, typer.Option("--preset", help="A preset of the study file: smoke, default, paper, ...")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run's folder.", show_default="study[-preset]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="A number of seeds, or a list: 0,1,2.")]
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Run on this data set (repeatable).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value: a path into the study file, or a key of the models (repeatable)."),
+]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Worker processes; 0: one per core (CPU).")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a worker; results depend on it.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
 
 
 @app.command()
 def run(
     study: StudyName,
     preset: Preset = "default",
-    seeds: Annotated[str | None, typer.Option("--seeds", help="A number of seeds, or a list: 0,1,2.")] = None,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Run on this data set (repeatable).")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value: a path into the study file, or a key of the models (repeatable)."),
-    ] = None,
+    seeds: Seeds = None,
+    dataset: Datasets = None,
+    set_: Set = None,
     name: Name = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Worker processes; 0: one per core (CPU).")] = 0,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of a worker; results depend on it.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    workers: Workers = 0,
+    threads: Threads = 1,
+    device: Device = "auto",
     storage: Annotated[
         str | None, typer.Option("--storage", help="Optuna storage URL.", show_default="study.db in the run's folder")
     ] = None,
@@ -64,17 +76,20 @@ def run(
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Go on in this folder though the design has changed.")
     ] = False,
+    tuned: Annotated[bool, typer.Option("--tuned", help="With the settings that `harness tune` found.")] = False,
 ) -> None:
     """Run a study, or go on with it: train what is not finished, then write tables, figures and the report."""
-    from harness.study.design import load_study
-
-    declared = load_study(study, preset=preset, settings=tuple(set_ or ()), seeds=seeds, datasets=tuple(dataset or ()))
+    folder = _folder(study, preset, name, out)
+    if tuned:
+        study = str(_existing(folder, "tuned.yaml", "tune the study first with `harness tune`"))
+    # A study that was tuned under a preset holds it already.
+    declared = _study(study, "default" if tuned else preset, seeds, dataset, set_)
     from harness.study.runner import Settings, run_study
 
     device = _device(device)
     settings = Settings(
-        out=out,
-        name=_run_name(declared.study, preset, name),
+        out=folder.parent,
+        name=folder.name,
         storage=storage,
         workers=workers or _default_workers(device),
         threads=threads,
@@ -82,6 +97,8 @@ def run(
         data_root=data_root,
         retry_failed=retry_failed,
         accept_change=accept_change,
+        preset=preset,
+        command=shlex.join(["harness", *sys.argv[1:]]),
     )
     outcome = run_study(declared, settings)
     _say(f"{outcome.finished} of {outcome.total} cells finished, {len(outcome.failed)} failed")
@@ -102,9 +119,216 @@ def report(
     out: Out = Path("results"),
 ) -> None:
     """Derive every table, figure and the report again from the rows, without training anything."""
-    from harness.study.design import study_name
+    _report(_existing_run(study, preset, name, out))
 
-    _report(_existing(out / _run_name(study_name(study), preset, name)))
+
+@app.command()
+def plan(
+    study: StudyName,
+    preset: Preset = "default",
+    seeds: Seeds = None,
+    dataset: Datasets = None,
+    set_: Set = None,
+    name: Name = None,
+    workers: Workers = 0,
+    difference: Annotated[
+        float | None, typer.Option("--difference", min=0, help="How many seeds does it take to see this difference?")
+    ] = None,
+    allow_underpowered: Annotated[
+        bool, typer.Option("--allow-underpowered", help="Accept a design in which no test can ever succeed.")
+    ] = False,
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """What a study will cost and what it can find out, from the records of earlier runs. Trains nothing."""
+    declared = _study(study, preset, seeds, dataset, set_)
+    if difference == 0:
+        raise InputError("--difference 0: no number of seeds shows that there is no difference")
+    from harness.study.plan import make_plan
+
+    folder = _folder(study, preset, name, out)
+    planned = make_plan(declared, folder.parent, folder.name, difference)
+    workers = workers or _default_workers("cpu")
+    if as_json:
+        shown = asdict(planned) | {"left": planned.left, "seconds_left": planned.seconds_left}
+        print_json(shown)
+    else:
+        print_plan(declared, planned, workers, difference)
+    if planned.refusal is None:
+        return
+    if not allow_underpowered:
+        raise InputError(f"this design can't succeed: {planned.refusal} (or accept it with --allow-underpowered)")
+    _say(f"this design can't succeed: {planned.refusal}")
+
+
+@app.command()
+def tune(
+    study: StudyName,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials of each search, the same for all variants.")],
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.001, help="Cap on a search's training and validation, the same for all."),
+    ] = None,
+    preset: Preset = "default",
+    dataset: Datasets = None,
+    set_: Set = None,
+    name: Name = None,
+    workers: Workers = 0,
+    threads: Threads = 1,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the settings of each variant on validation, with equal budgets; `harness run --tuned` runs the best."""
+    declared = _study(study, preset, None, dataset, set_)
+    folder = _folder(study, preset, name, out)
+    from harness.study import tune as tuning
+    from harness.study.folder import RunFolder
+
+    device = _device(device)
+    entries = tuning.tune(
+        declared,
+        RunFolder(folder),
+        tuning.Budget(trials, None if minutes is None else 60 * minutes),
+        data_root=data_root,
+        cache=folder.parent / "cache",
+        device=device,
+        threads=threads,
+        workers=workers or _default_workers(device),
+        say=_say,
+    )
+    if as_json:
+        print_json(entries)
+    else:
+        print_tuning(declared, entries)
+        print(folder / tuning.LEDGER, folder / tuning.TUNED, sep="\n")
+
+
+@app.command()
+def verify(
+    study: StudyName,
+    preset: Preset = "default",
+    name: Name = None,
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Derive every table again and compare byte for byte; check every cell. Exits with 1 if anything differs."""
+    from harness.analysis.verify import verify as checks_of
+
+    checks = checks_of(_existing_run(study, preset, name, out))
+    problems = [check for check in checks if not check.ok]
+    if as_json:
+        print_json([asdict(check) | {"ok": check.ok} for check in checks])
+    else:
+        for check in problems:
+            print(f"{check.name}: {check.problem}")
+        print(f"{len(checks) - len(problems)} of {len(checks)} cells and tables are what the rows say")
+    if problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def trace(
+    study: StudyName,
+    table: Annotated[str, typer.Argument(help="A table's name, as its file's: main, differences, ...")],
+    row: Annotated[str, typer.Argument(help="A variant; DATASET/VARIANT where the table has a block per data set.")],
+    column: Annotated[str, typer.Argument(help="A column's key, as in the CSV file, or its title.")],
+    preset: Preset = "default",
+    name: Name = None,
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Name the cells behind one number of a table."""
+    from harness.analysis.verify import trace as trace_of
+
+    found = trace_of(_existing_run(study, preset, name, out), table, row, column)
+    sources = [asdict(source) | {"path": str(source.path)} for source in found.sources]
+    if as_json:
+        print_json(asdict(found) | {"sources": sources})
+        return
+    print(f"{found.table}, {found.row}, {found.column}: {found.printed}")
+    columns = {key: key for key in ("dataset", "variant", "seed", "value", "path")}
+    print_rows(sources, columns=columns)
+
+
+@app.command()
+def claims(
+    out: Out = Path("results"),
+    file: Annotated[Path | None, typer.Option("--claims", help="Another claims file than the one that ships.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the papers claim, and what the runs below --out say about it."""
+    from harness.analysis.claims import evaluate, ledger_table, load_claims, runs_below
+
+    papers, known = load_claims(file)
+    findings = evaluate(known, runs_below(out))
+    if as_json:
+        shown = [asdict(finding) | {"claim": finding.claim.model_dump(mode="json")} for finding in findings]
+        print_json(shown)
+        return
+    table = ledger_table(papers, findings)
+    for paper in dict.fromkeys(line.group for line in table.lines):
+        print(paper)
+        titles = {column.title: column.title for column in table.columns}
+        lines = [
+            {"Claim": line.label} | dict(zip(titles, (entry.text for entry in line.entries), strict=True))
+            for line in table.lines
+            if line.group == paper
+        ]
+        print_rows(lines, columns={"Claim": "Claim"} | titles)
+        print()
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Option("--predictions", help="A .csv, .tsv, .parquet, .trec or .run file.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="The data set that they are for.")],
+    study: Annotated[
+        str | None, typer.Option("--study", "-s", help="Take split, metrics and protocol from this study.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Add them to the study's run, as a variant of this name.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed that they are paired with.")] = 0,
+    label: Annotated[str | None, typer.Option("--label", help="How tables call them.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of the data settings, without --study (repeatable).")
+    ] = None,
+    preset: Preset = "default",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run's folder.", show_default="the file's, or the study's")
+    ] = None,
+    out: Out = Path("results"),
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the predictions of any other system by our protocol: a run of their own, or a variant of a study's run."""
+    from harness.study import score as scoring
+    from harness.study.cells import Inputs
+    from harness.study.folder import RunFolder
+
+    inputs = Inputs(data_root, out / "cache")
+    if study is not None and set_:
+        raise InputError("--set with --study: the study states the split; leave one of the two out")
+    if variant is not None:
+        if study is None:
+            raise InputError("--variant needs --study: the study to whose run the predictions are added")
+        folder = _existing_run(study, preset, name, out)
+        scored = scoring.add_to_run(predictions, RunFolder(folder), dataset, variant, seed, label, inputs)
+    else:
+        folder = out / _run_name("", "default", name or predictions.stem)
+        declared = None if study is None else _study(study, preset, None, None, None)
+        design = scoring.design_of(declared, dataset, label or folder.name, seed, set_ or [])
+        scored = scoring.score_alone(predictions, design, RunFolder(folder), inputs)
+    if as_json:
+        print_json(asdict(scored) | {"cell": str(scored.cell)})
+        return
+    metrics = next(iter(scored.metrics.values()))
+    print_rows([{"metric": m} | {p: f"{values[m]:.4f}" for p, values in scored.metrics.items()} for m in metrics])
+    for note in scored.notes:
+        print(f"note: {note}")
+    print(scored.cell)
 
 
 @app.command()
@@ -121,8 +345,9 @@ def worker(
     from harness.study.folder import RunFolder
     from harness.study.worker import work
 
+    _existing(folder, "study.yaml", NO_RUN)
     work(
-        RunFolder(_existing(folder)),
+        RunFolder(folder),
         storage=storage or f"sqlite:///{(folder / 'study.db').resolve()}",
         data_root=data_root,
         cache=cache or folder.parent / "cache",
@@ -140,14 +365,17 @@ def list_models(as_json: AsJson = False) -> None:
 
     found = []
     for name, place in model_names().items():
-        model = load_model(name) if name != "recbole" else None
-        entry: dict[str, Any] = {"name": name, "class": place}
-        if model is None:
-            entry |= {"tasks": ["retrieval"], "fidelity": None, "status": "family: recbole:NAME"}
-        else:
-            entry |= {"tasks": sorted(model.tasks), "status": model.fidelity.status, "fidelity": card(model)}
+        entry: dict[str, Any] = {"name": name, "tasks": [], "status": "", "class": place, "fidelity": None}
+        try:
+            if name == "recbole":
+                entry |= {"tasks": ["retrieval"], "status": "family: recbole:NAME"}
+            else:
+                model = load_model(name)
+                entry |= {"tasks": sorted(model.tasks), "status": model.fidelity.status, "fidelity": card(model)}
+        except InputError as error:  # a library that it needs is not installed
+            entry["status"] = f"unavailable: {' '.join(str(error).split())}"
         found.append(entry)
-    _print(found, as_json, {"model": "name", "tasks": "tasks", "status": "status", "class": "class"})
+    print_rows(found, as_json, {"model": "name", "tasks": "tasks", "status": "status", "class": "class"})
 
 
 @list_app.command("datasets")
@@ -155,7 +383,7 @@ def list_datasets(as_json: AsJson = False, data_root: DataRoot = None) -> None:
     """The data sets that are known by name; any other is named by the path of its RecBole atomic files."""
     from harness.data.datasets import overview
 
-    _print(overview(data_root), as_json)
+    print_rows(overview(data_root), as_json)
 
 
 @list_app.command("studies")
@@ -170,7 +398,7 @@ def list_studies(as_json: AsJson = False) -> None:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         presets = ", ".join(["default", *(raw.get("presets") or {})])
         found.append({"study": name, "title": raw.get("title", ""), "presets": presets})
-    _print(found, as_json)
+    print_rows(found, as_json)
 
 
 @list_app.command("metrics")
@@ -180,7 +408,7 @@ def list_metrics(as_json: AsJson = False) -> None:
 
     found = [{"task": "retrieval", "metric": k, "meaning": v} for k, v in ranking_metrics.FAMILIES.items()]
     found += [{"task": "action", "metric": k, "meaning": v} for k, v in action_metrics.FAMILIES.items()]
-    _print(found, as_json)
+    print_rows(found, as_json)
 
 
 @data_app.command("show")
@@ -203,9 +431,9 @@ def data_show(
     log = load(name, config, data_root)
     described = describe(log, make_split(log, config))
     if as_json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
+        print_json(described)
     else:
-        _print_tree(described)
+        print_tree(described)
 
 
 @data_app.command("prepare")
@@ -221,7 +449,7 @@ def data_prepare(
     from harness.data.datasets import data_root as resolve
     from harness.data.prepare import prepare
 
-    with _download_bars() as progress:
+    with download_bars() as progress:
         done = prepare(name, resolve(data_root), source, progress)
     shown: dict[str, Any] = {
         "name": done.name,
@@ -233,9 +461,40 @@ def data_prepare(
         "notes": list(done.notes),
     }
     if as_json:
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        print_json(shown)
     else:
-        _print_tree(shown)
+        print_tree(shown)
+
+
+@items_app.command("report")
+def items_report(
+    study: Annotated[
+        str | None, typer.Option("--study", "-s", help="Report on the codes that this study's models read.")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="A data set (repeatable).")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, as in a study: items.quantiser.kind=opq, data.split=temporal, ..."),
+    ] = None,
+    preset: Preset = "default",
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Items whose nearest by code are shown.")] = 4,
+    out: Out = Path("results"),
+    data_root: DataRoot = None,
+) -> None:
+    """Do the codes of a catalogue make sense? Use, collisions, reconstruction, and nearest items, as Markdown."""
+    if study is None and not dataset:
+        raise InputError("name a study with --study or a data set with --dataset")
+    from harness.study import item_reports
+    from harness.study.cells import Inputs
+
+    inputs = Inputs(data_root, out / "cache", _say)
+    if study is not None:
+        found = item_reports.codes_of_study(_study(study, preset, None, dataset, set_), inputs)
+    else:
+        found = item_reports.codes_of_datasets(dataset or [], set_ or [], inputs)
+    for codes in found:
+        for path in item_reports.write_item_report(codes, out / "items", examples):
+            print(path)
 
 
 def main() -> None:
@@ -272,10 +531,35 @@ def _report(folder: Path) -> None:
         print(path)
 
 
-def _existing(folder: Path) -> Path:
-    if not (folder / "study.yaml").is_file():
-        raise InputError(f"{folder} holds no run; start one with `harness run`, or check --out, --preset and --name")
-    return folder
+NO_RUN = "start one with `harness run`, or check --out, --preset and --name"
+
+
+def _existing(folder: Path, file: str, mend: str) -> Path:
+    if not (folder / file).is_file():
+        what = "no run" if file == "study.yaml" else f"no {file}"
+        raise InputError(f"{folder} holds {what}; {mend}")
+    return folder / file
+
+
+def _existing_run(study: str, preset: str, name: str | None, out: Path) -> Path:
+    return _existing(_folder(study, preset, name, out), "study.yaml", NO_RUN).parent
+
+
+def _study(study: str, preset: str, seeds: str | None, datasets: list[str] | None, settings: list[str] | None) -> Study:
+    from harness.study.design import load_study
+
+    return load_study(study, preset=preset, settings=tuple(settings or ()), seeds=seeds, datasets=tuple(datasets or ()))
+
+
+def _folder(study: str, preset: str, name: str | None, out: Path) -> Path:
+    """The run's folder. A file that a run left (its design, or its tuned study) stands for that run."""
+    from harness.study.design import study_name
+
+    path = Path(study)
+    beside = {"study.yaml": "cells", "tuned.yaml": "tuning.json"}.get(path.name)
+    if name is None and beside and (path.parent / beside).exists():
+        return path.parent
+    return out / _run_name(study_name(study), preset, name)
 
 
 def _run_name(study: str, preset: str, name: str | None) -> str:
@@ -305,60 +589,8 @@ def _default_workers(device: str) -> int:
     return cores() if device == "cpu" else 1
 
 
-@contextmanager
-def _download_bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar per file on a terminal's standard error, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(file: str, done: int, total: int | None) -> None:
-            if file not in tasks:
-                tasks[file] = bars.add_task(file, total=total)
-            bars.update(tasks[file], completed=done, total=total)
-
-        yield show
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _print(rows: list[dict[str, Any]], as_json: bool, columns: dict[str, str] | None = None) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = columns or {key: key for key in rows[0]} if rows else {}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in columns:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        values = (row[key] for key in columns.values())
-        table.add_row(*(", ".join(v) if isinstance(v, list) else "" if v is None else str(v) for v in values))
-    Console().print(table)
-
-
-def _print_tree(values: dict[str, Any], indent: int = 0) -> None:
-    width = max((len(key) for key in values), default=0)
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            print(" " * indent + key)
-            _print_tree(value, indent + 2)
-        else:
-            shown = (
-                f"{value:.6g}"
-                if isinstance(value, float)
-                else ", ".join(map(str, value))
-                if isinstance(value, list)
-                else value
-            )
-            print(" " * indent + f"{key:{width}}  {shown}")
 
 
 if __name__ == "__main__":

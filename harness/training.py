@@ -1,4 +1,7 @@
-"""Fit one cell: one loop for every model, on CPU and CUDA, resumable after any epoch with identical results.
+"""Fit one cell: one loop for every model, on CPU and CUDA, resumable after any epoch.
+
+On a CPU a resumed cell ends with the same bytes as one that was never interrupted; on CUDA some kernels add up in an
+order of their own.
 
 Everything random in an epoch is drawn from generators seeded by (seed, epoch), so that a run that was
 interrupted and resumed sees what an uninterrupted one does, and variants of one seed see the same data order.
@@ -57,6 +60,7 @@ class _State:
     peak_memory: int = 0
     resumed: int = 0
     flops: float | None = None
+    made_with: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -69,17 +73,21 @@ def fit(
     primary: str,
     seed: int,
     folder: Path,
+    made_with: str = "",
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Trains ``model`` until its budget or patience ends; keeps a checkpoint in ``folder`` after each epoch.
+
+    ``made_with`` names the code, versions and hardware that the bits of the result hang on: a checkpoint made with
+    others is left aside, and the cell starts anew.
 
     Raises:
         CellFailed: a loss or a score is not finite.
         Interrupted: ``should_stop`` said so; calling again with the same ``folder`` goes on.
     """
     optimizer = _optimizer(model, training)
-    state, best = _resume(folder, model, optimizer)
+    state, best = _resume(folder, model, optimizer, made_with)
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
     better = operator.gt if data.higher_is_better(primary) else operator.lt
     memory = PeakMemory(data.device)
@@ -186,6 +194,7 @@ def _out_of_patience(state: _State, budget: Budget) -> bool:
     return (
         budget.patience is not None
         and state.best_value is not None
+        and state.epoch % budget.eval_every == 0
         and state.epoch - state.best_epoch >= budget.patience
     )
 
@@ -281,14 +290,19 @@ def _save(
         aside.write_bytes(save(tensors, metadata={"state": json.dumps(state.__dict__)}))
 
 
-def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_State, dict[str, Tensor]]:
+def _resume(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, made_with: str
+) -> tuple[_State, dict[str, Tensor]]:
     path = folder / CHECKPOINT
+    fresh = _State(made_with=made_with)
     if not path.exists():
-        return _State(), {}
+        return fresh, {}
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
     try:
         with safe_open(path, framework="pt") as file:
             state = _State(**json.loads(file.metadata()["state"]))
+            if state.made_with != made_with:
+                return fresh, {}
             for key in list(file.keys()):
                 part, _, name = key.partition("/")
                 parts[part][name] = file.get_tensor(key)

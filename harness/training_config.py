@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.settings import Settings
 
@@ -16,9 +16,15 @@ class Budget(Settings):
 
     epochs: int = Field(40, ge=1)
     patience: int | None = Field(None, ge=1)
-    """Stop after this many epochs without a better validation value; null: use the whole budget."""
+    """Stop at the first validation so many epochs or more after the best one; null: use the whole budget."""
     eval_every: int = Field(1, ge=1)
     """Epochs between two validations."""
+
+    @model_validator(mode="after")
+    def _patience_sees_a_validation(self) -> Budget:
+        if self.patience is not None and self.patience < self.eval_every:
+            raise ValueError(f"patience ({self.patience}) is shorter than eval_every ({self.eval_every}); raise it")
+        return self
 
 
 class TrainingConfig(Settings):

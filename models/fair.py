@@ -24,6 +24,7 @@ from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mo
 from models.blocks.dropout import Dropout, dropout
 from models.blocks.heads import rows_per_piece
 from models.blocks.transformer import Activation, Transformer, init_weights
+from models.blocks.trie import beam_search
 
 __all__ = ["FAIR", "FAIRConfig", "FocusedAttention", "info_nce", "lambda_init", "noise_loss"]
 
@@ -231,9 +232,9 @@ class FAIR(Recommender):
         first_rows = sizes.cumsum(0) - sizes  # (m,): where each level's block of the table begins
         self.mask_token = int(sizes.sum())
         self.table = nn.Embedding(self.mask_token + 1, c.dim)  # the codes of level 0, of level 1, ..., the mask token
-        tokens_per_item = self.levels if c.granularity == "code" else 1
-        self.tokens_per_item = tokens_per_item
-        self.positions = nn.Embedding(schema.max_length * tokens_per_item, c.dim)
+        tokens_per_event = self.levels if c.granularity == "code" else 1
+        self.tokens_per_event = tokens_per_event
+        self.positions = nn.Embedding(schema.max_length * tokens_per_event, c.dim)
         self.input_dropout = Dropout(c.embedding_dropout)
         self.transformer = Transformer(
             self._attention_layer,
@@ -291,7 +292,7 @@ class FAIR(Recommender):
     def encode(self, tokens: Tensor, capture: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Rows of the table (B, L, m) -> the state after each event (B, L, d), and the maps (B, H, T, T)."""
         states, maps = self.transformer(self.embed(tokens), capture)  # (B, T, d)
-        return states[:, self.tokens_per_item - 1 :: self.tokens_per_item], maps
+        return states[:, self.tokens_per_event - 1 :: self.tokens_per_event], maps
 
     def code_logits(self, hidden: Tensor, table: Tensor) -> Tensor:
         """cos(g_k(h), E_kj) / tau with g_k(h) = h + SiLU(W_k h + b_k): hidden (n, d) -> (m, n, K).
@@ -357,28 +358,54 @@ class FAIR(Recommender):
 
     def supervised_rows(self, maps: list[Tensor], batch: Batch) -> list[Tensor]:
         """Per layer (B, H, T, T) -> (V, H, T): what the last token of each supervised event attends to."""
-        step = self.tokens_per_item
+        step = self.tokens_per_event
         return [supervised(layer[:, :, step - 1 :: step].transpose(1, 2), batch) for layer in maps]
 
     # Answers
+
+    def code_log_probs(self, batch: Batch) -> Tensor:
+        """(m, B, K): the log-probability of each code of the item after each sequence's last event."""
+        states, _ = self.encode(self.tokens[batch.items])
+        last = states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
+        return F.log_softmax(self.code_logits(last, self.code_table()).float(), dim=-1)
 
     def score_items(self, batch: Batch) -> Tensor:
         """(B, N): the mean over levels of the log-probability of the item's code.
 
         Needs B * (N + m * K) floats.
         """
-        states, _ = self.encode(self.tokens[batch.items])
-        last = states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
-        logits = self.code_logits(last, self.code_table()).float()  # (m, B, K)
-        log_probs = F.log_softmax(logits, dim=-1).transpose(1, 2).flatten(0, 1)  # (m * K, B)
-        rows = self.codes[1:] + torch.arange(self.levels, device=last.device) * logits.shape[2]  # (N, m)
-        return F.embedding_bag(rows, log_probs, mode="mean").T  # (B, N)
+        log_probs = self.code_log_probs(batch)
+        width = log_probs.shape[2]
+        rows = self.codes[1:] + torch.arange(self.levels, device=log_probs.device) * width  # (N, m)
+        return F.embedding_bag(rows, log_probs.transpose(1, 2).flatten(0, 1), mode="mean").T  # (B, N)
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, beams: int, constrained: bool = True) -> tuple[Tensor, Tensor]:
+        """The best codes (B, W, m), of items alone or of any combination, and their scores (B, W), best first.
+
+        Levels are independent given the history, so both searches are exact. Scores are those of ``score_items``.
+        """
+        if constrained:
+            codes, owner = self.codes[1:].unique(dim=0, return_inverse=True)  # (C, m), (N,)
+            items = torch.arange(len(owner), device=owner.device)
+            lowest = items.new_full((len(codes),), len(owner)).scatter_reduce(0, owner, items, "amin").sort().values
+            scores, best = self.score_items(batch)[:, lowest].sort(dim=1, descending=True, stable=True)  # (B, C)
+            return self.codes[1 + lowest[best[:, :beams]]], scores[:, :beams]
+        log_probs = self.code_log_probs(batch)
+
+        def step(state: None, level: int, parents: Tensor | None, _: Tensor | None) -> tuple[Tensor, None]:
+            width = 1 if parents is None else parents.shape[1]
+            size = self.schema.code_sizes[level]
+            return log_probs[level, :, None, :size].expand(-1, width, -1), state  # (B, W, size)
+
+        found = beam_search(step, None, self.schema.code_sizes, beams)
+        return found.codes, found.scores / self.levels
 
     def attention(self, batch: Batch) -> AttentionMaps:
         """The signed maps A that multiply V: after the subtraction, and after signed-l1 where that is on."""
         with evaluation_mode(self):
             _, maps = self.encode(self.tokens[batch.items], capture=True)
-        events = event_positions(batch).repeat_interleave(self.tokens_per_item, dim=1)  # (B, T)
+        events = event_positions(batch).repeat_interleave(self.tokens_per_event, dim=1)  # (B, T)
         return AttentionMaps(maps=maps, query_event=events, key_event=events)
 
 

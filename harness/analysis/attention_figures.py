@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.figures import _legend
 from harness.analysis.rows import Run
-from harness.analysis.style import FULL, GREY, look, new_figure, style
+from harness.analysis.style import FULL, GREY, INK, look, new_figure, style
 
-__all__ = ["attention_frame", "entropy_by_head", "recency"]
+__all__ = ["attention_frame", "entropy_by_head", "examples", "recency", "relevance"]
 
 STEPS = 20
 """How many events back the recency figure shows."""
+TITLE = 34
+"""Letters of an item's title that fit beside a heat map."""
 
 
 def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
@@ -37,13 +41,28 @@ def recency(run: Run, dataset: str) -> Figure | None:
 
     Left: signed weight. Right: share of the absolute weight. None where no cell measured attention.
     """
+    return _profiles(run, dataset, "recency", "Events back from the last one")
+
+
+def relevance(run: Run, dataset: str) -> Figure | None:
+    """Attention of the last event on the tenths of its history, from the events that turn out least relevant to the
+    target to the most relevant ones; otherwise as :func:`recency`. The grey line is uniform attention."""
+    figure = _profiles(run, dataset, "relevance", "Tenth of the history by relevance to the target")
+    if figure is not None:
+        for axis in figure.axes:
+            axis.set_xticks(range(10), [str(tenth) for tenth in range(1, 11)])
+        figure.axes[1].axhline(0.1, color=GREY, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def _profiles(run: Run, dataset: str, name: str, label: str) -> Figure | None:
     frame = attention_frame(run, dataset)
-    if frame.empty:
+    if not (frame["statistic"] == name).any():
         return None
     with style():
         figure = new_figure(FULL, 2.7)
         axes = figure.subplots(1, 2)
-        panels = (("recency", "Signed weight"), ("recency_abs", "Share of absolute weight"))
+        panels = ((name, "Signed weight"), (f"{name}_abs", "Share of absolute weight"))
         for axis, (statistic, title) in zip(axes, panels, strict=True):
             chosen = frame[(frame["statistic"] == statistic) & (frame["bin"] < STEPS)]
             by_seed = chosen.groupby(["variant", "seed", "bin"])["value"].mean()  # over layers and heads
@@ -58,7 +77,7 @@ def recency(run: Run, dataset: str) -> Figure | None:
                     sd = table.std(axis=1)
                     axis.fill_between(mean.index, mean - sd, mean + sd, color=seen.color, alpha=0.15, linewidth=0)
             axis.set_title(title)
-            axis.set_xlabel("Events back from the last one")
+            axis.set_xlabel(label)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.axhline(0, color=GREY, linewidth=0.6)
         axes[0].set_ylabel("Mean over users, layers, heads")
@@ -109,3 +128,64 @@ def entropy_by_head(run: Run, dataset: str) -> Figure | None:
                 axis.set_xticks(heads, [str(head + 1) for head in heads])
         _legend(figure, axes[0, 0])
     return figure
+
+
+def examples(run: Run, dataset: str) -> Figure | None:
+    """Signed attention of a few users' last events on the items of their histories: the control beside the first
+    other variant that has it, for the first seed of both. None where no cell kept examples."""
+    kept = {}
+    for variant in sorted(run.variants, key=lambda v: v != run.control):
+        for cell in run.ids(dataset, variant)[:1]:
+            if found := run.examples(cell):
+                kept[variant] = {example["user"]: example for example in found}
+    shown = list(kept)[:2]
+    if not shown:
+        return None
+    first = kept[shown[0]]
+    lengths = [len(example["events"]) for example in first.values()]
+    largest = max(np.abs(heads).max() for v in shown for example in kept[v].values() for heads in example["layers"])
+    with style():
+        figure = new_figure(FULL, 0.8 + sum(0.45 + 0.15 * length for length in lengths))
+        axes = figure.subplots(
+            len(first), len(shown), squeeze=False, sharey="row",
+            gridspec_kw={"height_ratios": [3 + n for n in lengths]},
+        )  # fmt: skip
+        for row, (user, example) in enumerate(first.items()):
+            for axis, variant in zip(axes[row], shown, strict=True):
+                mesh = _heat_map(axis, [np.array(heads) for heads in kept[variant][user]["layers"]], largest)
+                if row == 0:
+                    axis.set_title(run.label(variant), pad=14)
+            axes[row, 0].set_yticks(np.arange(lengths[row]) + 0.5, [_short(event) for event in example["events"]])
+            axes[row, 0].set_ylim(lengths[row], 0)
+            axes[row, 0].annotate(
+                f"user {user}, next: {_short(example['target'])}", (0, 0), (-4, -4), xycoords="axes fraction",
+                textcoords="offset points", ha="right", va="top", fontsize=7, style="italic", color=INK,
+            )  # fmt: skip
+        bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.4, aspect=40, label="Signed weight")
+        bar.set_ticks([-largest, 0, largest], labels=[f"−{largest:.2g}", "0", f"+{largest:.2g}"])
+    return figure
+
+
+def _heat_map(axis: Axes, layers: list[np.ndarray], largest: float) -> QuadMesh:
+    """Per layer (H, L) weights: a column per head and a row per event, a gap between layers."""
+    at, ticks = 0.0, []
+    for layer, weights in enumerate(layers):
+        heads, events = weights.shape
+        mesh = axis.pcolormesh(
+            at + np.arange(heads + 1), np.arange(events + 1), weights.T, cmap="RdBu_r", vmin=-largest, vmax=largest
+        )
+        axis.text(at + heads / 2, -0.2, f"layer {layer + 1}", ha="center", va="bottom", fontsize=7, color=INK)
+        ticks += [(at + head + 0.5, str(head + 1)) for head in range(heads)]
+        at += heads + 0.25
+    axis.set_xticks([place for place, _ in ticks], [name for _, name in ticks])
+    axis.tick_params(length=0, pad=2)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    return mesh
+
+
+def _short(item: dict[str, str]) -> str:
+    """The title of an item, or its id, cut to TITLE letters; a $ is no formula."""
+    text = item["title"] or item["item"]
+    text = text if len(text) <= TITLE else text[: TITLE - 1].rstrip() + "…"
+    return text.replace("$", r"\$")

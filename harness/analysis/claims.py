@@ -15,9 +15,9 @@
 or says that a sweep has its best level inside its range (``sweep: true``; the levels are the study's variants in
 their order). Verdicts, each per data set:
 
-- without ``by``: *supported* or *contradicted* where the paired t-test over seeds finds a difference in the claimed or
-  in the other direction (Holm's correction over all such tests of a run), *contradicted* too where the two are
-  equivalent within the study's margin, else *undecided*;
+- without ``by``: *supported* or *contradicted* where the study's test over seeds (the paired t-test unless it says
+  otherwise) finds a difference in the claimed or in the other direction (Holm's correction over all such tests of a
+  run), *contradicted* too where the two are equivalent within the study's margin, else *undecided*;
 - with ``by``: *supported* where the 95 % interval of the relative difference excludes zero on the claimed side and
   reaches the claimed size, *contradicted* where all of it falls short of that size, else *undecided*;
 - sweep: *supported* where the best inner level is better than both ends, *contradicted* where an end is better than
@@ -256,7 +256,7 @@ def _pair(run: Run, dataset: str, arm: str, than: str, quantity: str) -> Compari
         return None
     margin = run.study.get("equivalence_margin") if quantity == run.primary else None
     a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
-    return compare(a, b, margin=margin, higher_is_better=not _lower(quantity))
+    return compare(a, b, margin=margin, higher_is_better=not _lower(quantity), test=run.test)
 
 
 def _direction(claim: Claim, c: Comparison | None) -> Finding:

@@ -34,9 +34,8 @@ def against_control(run: Run, metric: str | None = None, candidates: str | None 
             a, b = np.array([ours[s] for s in seeds]), np.array([control[s] for s in seeds])
             if not seeds or not (np.isfinite(a).all() and np.isfinite(b).all()):
                 continue
-            comparison = compare(
-                a, b, margin=run.study.get("equivalence_margin"), higher_is_better=not lower_is_better(metric)
-            )
+            margin, lower = run.study.get("equivalence_margin"), lower_is_better(metric)
+            comparison = compare(a, b, margin=margin, higher_is_better=not lower, test=run.test)
             found[f"{dataset}/{variant}"] = (dataset, variant), comparison
     adjusted = family({name: comparison for name, (_, comparison) in found.items()})
     return {found[name][0]: comparison for name, comparison in adjusted.items()}

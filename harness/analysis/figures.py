@@ -125,7 +125,10 @@ def accuracy_against_cost(run: Run) -> Figure:
                 ids = run.ids(dataset, variant)
                 if not ids:
                     continue
-                seconds = np.array([run.cost(cell)["train_seconds"] for cell in ids])
+                costs = [run.cost(cell).get("train_seconds") for cell in ids]
+                if None in costs:  # trained elsewhere
+                    continue
+                seconds = np.array(costs)
                 values = np.array([run.metric(cell, run.primary) for cell in ids])
                 if not np.isfinite(values).all():
                     continue

@@ -27,6 +27,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from harness.errors import InputError, nearest
+from harness.tasks.ranking_metrics import tie_places
 
 __all__ = ["SUFFIXES", "Outside", "Truth", "rank_predictions"]
 
@@ -108,7 +109,9 @@ def rank_predictions(path: str | Path, truth: Truth) -> Outside:
     hit = item == target[slot]
     own[slot[hit]] = score[hit]
     bar = own[slot]
-    before = (score > bar) | ((score == bar) & (item < target[slot]))  # NaN, an unlisted target, compares false
+    place = tie_places(len(truth.items) - 1)
+    # NaN, the score of a target that is not listed, compares false.
+    before = (score > bar) | ((score == bar) & (place[item - 1] < place[target[slot] - 1]))
     history, pairs = _history(truth)
     seen = _contains(pairs, slot * len(truth.items) + item)
     target_seen = _contains(pairs, np.arange(len(target)) * len(truth.items) + target)

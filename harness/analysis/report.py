@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from harness.analysis import attention_figures, figures
+from harness.analysis import attention_figures, figures, noise_figures
 from harness.analysis.claims import claims_for, ledger_table, load_claims
 from harness.analysis.comparisons import against_control
 from harness.analysis.provenance import count
@@ -108,6 +108,22 @@ def pictures(run: Run) -> Iterator[Picture]:
         where = f" on {dataset}" if len(run.datasets) > 1 else ""
         makers: list[tuple[str, str, Callable[[Run, str], Figure | None]]] = [
             (
+                f"noise-attention{suffix}",
+                f"Attention under noise{where}, as a growing share of the test histories is random items. Above, means "
+                "over seeds with 95 % intervals; the dotted line is the injected share of what is read, where "
+                "attention that can't tell noise would lie. Below, differences to the control, paired over seeds, with "
+                "95 % intervals (Student's t). Weights of the last event, mean over users, layers and heads.",
+                noise_figures.noise_attention,
+            ),
+            (
+                f"noise-accuracy{suffix}",
+                f"Ranking under noise{where}: test {primary} (dotted: of the same real events alone, without those that "
+                "fall out of the window to make room), its change by the injected events in percent, and how many of the "
+                "ten best items stay. Above, means over seeds with 95 % intervals; below, differences to the control, "
+                "paired over seeds, with theirs.",
+                noise_figures.noise_accuracy,
+            ),
+            (
                 f"attention-recency{suffix}",
                 f"Where attention goes{where}: weight of the last event of each test history on the events before it, "
                 "mean over users, layers and heads, band of one standard deviation over seeds. Left: signed weight, "
@@ -115,11 +131,27 @@ def pictures(run: Run) -> Iterator[Picture]:
                 attention_figures.recency,
             ),
             (
+                f"attention-relevance{suffix}",
+                f"Whether attention goes to what matters{where}: weight of the last event of each test history on the "
+                "tenths of that history, from the events least relevant to the target (1) to the most relevant (10). "
+                "Relevance is the cosine of items' co-occurrence vectors (PPMI) in the training part, so no model "
+                "defines it. Mean over users, layers and heads, band of one standard deviation over seeds; dotted: "
+                "uniform attention.",
+                attention_figures.relevance,
+            ),
+            (
                 f"attention-entropy{suffix}",
                 f"How focused each head is{where}: entropy of its absolute weights relative to the log of the number "
                 "of visible tokens (1 = uniform, 0 = a single token), and the share of weight that is negative. Mean "
                 "over users, bars of one standard deviation over seeds.",
                 attention_figures.entropy_by_head,
+            ),
+            (
+                f"attention-examples{suffix}",
+                f"Signed attention of three users' last events{where} on the items of their histories (oldest above, a "
+                "column per head), for the first seed. The users were chosen by a hash of their ids, not by what "
+                "their maps look like. Red is positive, blue negative.",
+                attention_figures.examples,
             ),
         ]
         if run.task == "action":
@@ -132,7 +164,8 @@ def pictures(run: Run) -> Iterator[Picture]:
         for name, caption, make in makers:
             figure = make(run, dataset)
             if figure is not None:
-                yield Picture(name, "results" if make is figures.calibration else "attention", caption, figure)
+                part = "noise" if name.startswith("noise") else "attention"
+                yield Picture(name, "results" if make is figures.calibration else part, caption, figure)
 
 
 def _complete(run: Run) -> bool:
@@ -207,7 +240,8 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     shown = {table.name: Markup(html_table(table)) for table in tables}
-    cost, tuning = shown.pop("cost"), shown.pop("tuning", None)
+    cost, tuning, decoding = shown.pop("cost"), shown.pop("tuning", None), shown.pop("decoding", None)
+    noise = [shown.pop(name) for name in ("noise", "noise-differences") if name in shown]
     return environment.get_template("report.html").render(
         run=run,
         title=run.study.get("title") or run.name,
@@ -217,6 +251,8 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
         claims=claims and Markup(html_table(claims)),
         cost=cost,
         tuning=tuning,
+        decoding=decoding,
+        noise=noise,
         pictures={section: [p for p in drawn if p.section == section] for section in {p.section for p in drawn}},
         image=_image,
         cards=_fidelity(run),

@@ -21,13 +21,16 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.files import read_json
 
-__all__ = ["CANDIDATES", "Run", "load_run", "lower_is_better", "metric_label"]
+__all__ = ["CANDIDATES", "OUTSIDE", "Run", "load_run", "lower_is_better", "metric_label"]
 
 CANDIDATES = {
     "unseen": "items of the user's history are removed from the candidates",
     "all": "the whole catalogue is ranked, items of the user's history may be recommended again",
 }
 """The two protocols of a ranking, in words."""
+
+OUTSIDE = "outside.json"
+"""Beside a run's design: variants and cells whose predictions another system made."""
 
 _NAMES = {
     "ndcg": "NDCG",
@@ -100,6 +103,11 @@ class Run:
         return self.study.get("control")
 
     @property
+    def test(self) -> str:
+        """Which test over seeds gives the verdicts: "t" or "exact"."""
+        return str(self.study.get("test") or "t")
+
+    @property
     def variants(self) -> list[str]:
         return list(self.cells["variant"].unique())
 
@@ -163,6 +171,23 @@ class Run:
         if not path.exists():
             return None
         return self._keep(("attention", cell), lambda: _parquet(path, None).to_pandas())
+
+    def noise(self, cell: str) -> pd.DataFrame | None:
+        """``noise.parquet`` of a cell, or None where the experiment was not made."""
+        path = self.file(cell, "noise.parquet")
+        if not path.exists():
+            return None
+        return self._keep(("noise", cell), lambda: _parquet(path, None).to_pandas())
+
+    def examples(self, cell: str) -> list[dict[str, Any]]:
+        """``examples.json`` of a cell: users whose attention was kept as it is; empty where there are none."""
+        path = self.file(cell, "examples.json")
+        return self._keep(("examples", cell), lambda: read_json(path)) if path.exists() else []
+
+    def decoding(self, cell: str) -> dict[str, Any] | None:
+        """``decoding.json`` of a cell, or None where decoding was not audited."""
+        path = self.file(cell, "decoding.json")
+        return self._keep(("decoding", cell), lambda: read_json(path)) if path.exists() else None
 
     # -- numbers from rows --------------------------------------------------------------------------------------
 
@@ -287,7 +312,7 @@ def load_run(path: str | Path) -> Run:
             data set made from different logs or splits.
     """
     path = Path(path)
-    study = _study(path / "study.yaml")
+    study = _with_outside(_study(path / "study.yaml"), path / OUTSIDE)
     summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     lines, cards = [], {}
     for entry in study["cells"]:
@@ -318,6 +343,23 @@ def _study(path: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path} lacks '{missing[0]}'; it is no resolved study of a run")
     return study
+
+
+def _with_outside(study: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The design with the variants that :mod:`harness.study.score` added to its run; they stand in every table."""
+    if not path.exists():
+        return study
+    outside = read_json(path)
+    own = study.get("variants") or {}
+    both = [variant for variant in outside["variants"] if variant in own]
+    if both:
+        raise InputError(f"{path}: '{both[0]}' is a variant of the study too; rename one of the two")
+    chosen = {name: dict(choice or {}) for name, choice in (study.get("tables") or {}).items()}
+    for choice in chosen.values():
+        if choice.get("rows"):
+            choice["rows"] = [*choice["rows"], *outside["variants"]]
+    added = {"variants": {**own, **outside["variants"]}, "cells": [*study["cells"], *outside["cells"]]}
+    return study | added | {"tables": chosen}
 
 
 def _card_columns(card: dict[str, Any], line: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MINIMUM_BLOCKS",
+    "TESTS",
     "Comparison",
     "Friedman",
+    "Test",
     "TwoLevel",
     "Verdict",
     "Wilcoxon",
@@ -41,6 +43,11 @@ __all__ = [
 ]
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
+
+Test = Literal["t", "exact"]
+
+TESTS: dict[Test, str] = {"t": "paired t-test", "exact": "exact sign-flip test"}
+"""The tests over seeds that a verdict may come from, in words."""
 
 MINIMUM_BLOCKS = 6
 """Friedman's test is refused below this number of data sets: its chi-squared approximation does not hold there."""
@@ -79,8 +86,10 @@ class Comparison:
     """Differences smaller than this were declared not to matter."""
     p_equivalence: float | None
     """TOST: the larger of the two one-sided p against -margin and +margin. None without a margin."""
+    test: Test
+    """Whether ``p`` or ``p_exact`` decides."""
     p_adjusted: float | None
-    """``p`` within the family; equal to ``p`` before :func:`family`."""
+    """The deciding p within the family; as it is before :func:`family`."""
     p_equivalence_adjusted: float | None
     family_size: int
     correction: str
@@ -90,6 +99,10 @@ class Comparison:
     note: str
     """Why a number above is None, or another than usual; empty otherwise."""
 
+    @property
+    def p_deciding(self) -> float | None:
+        return self.p_exact if self.test == "exact" else self.p
+
 
 def compare(
     a: np.ndarray,
@@ -98,22 +111,24 @@ def compare(
     confidence: float = 0.95,
     margin: float | None = None,
     higher_is_better: bool = True,
+    test: Test = "t",
 ) -> Comparison:
     """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds.
 
     All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated ``margin``
-    (in units of the metric), else "better" or "worse" if the paired t-test rejects at 1 - ``confidence``, else
-    "undecided". A significant difference inside a stated margin is thus "equivalent": the margin says that it does
-    not matter.
+    (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else "undecided". A
+    significant difference inside a stated margin is thus "equivalent": the margin says that it does not matter.
 
     Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
     difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
     all are copies of one run, so they have no p. One seed has no test.
 
     Raises:
-        InputError: the arms have different numbers of seeds or none, or hold NaN or infinity.
+        InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
     """
     a, b = _paired(a, b)
+    if test not in TESTS:
+        raise InputError(f"unknown test '{test}'; {nearest(test, TESTS)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1; 0.95 is usual")
     if margin is not None and not margin > 0:
@@ -161,7 +176,8 @@ def compare(
         probability_a_better=float(stats.mannwhitneyu(better, worse).statistic) / seeds**2,
         margin=margin,
         p_equivalence=p_equivalence,
-        p_adjusted=p,
+        test=test,
+        p_adjusted=p_exact if test == "exact" else p,
         p_equivalence_adjusted=p_equivalence,
         family_size=1,
         correction="none",
@@ -191,7 +207,7 @@ def family(
     if not 0 < alpha < 1:
         raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
     members = list(comparisons.values())
-    different = _adjust([c.p for c in members], method)
+    different = _adjust([c.p_deciding for c in members], method)
     equivalent = _adjust([c.p_equivalence for c in members], method)
     adjusted = {}
     for name, member, p, p_equivalence in zip(comparisons, members, different, equivalent, strict=True):

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.comparisons import against_control, over_users_and_seeds
+from harness.analysis.decoding_tables import decoding_table
+from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, provenance
 from harness.analysis.published import load_published, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import Comparison
+from harness.analysis.statistics import TESTS, Comparison
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
-from harness.analysis.tuning import ledger_table, load_tuning
+from harness.analysis.tuning import ledger_table, load_tuning, mark_unequal
 from harness.errors import InputError, nearest
 
 __all__ = ["cost_table", "differences_table", "evidence_tables", "results_table", "study_tables"]
@@ -33,7 +35,11 @@ def study_tables(run: Run) -> list[Table]:
     tables = evidence_tables(run)
     beside = published_table(run, load_published(run.path.parent / "published"))
     tuned = load_tuning(run)
-    return [*tables, *([beside] if beside else []), *([ledger_table(run, tuned)] if tuned else []), cost_table(run)]
+    if tuned:
+        tables = [mark_unequal(run, tuned, table) for table in tables]
+    audit = decoding_table(run)
+    tables += [*([beside] if beside else []), *noise_tables(run), *([audit] if audit else [])]
+    return [*tables, *([ledger_table(run, tuned)] if tuned else []), cost_table(run)]
 
 
 def evidence_tables(run: Run) -> list[Table]:
@@ -94,7 +100,7 @@ def results_table(
     if any(c.p is not None for c in tested.values()):
         caption += (
             f" *: {metric} differs from {control}'s" if marked else f" No {metric} differs from {control}'s"
-        ) + f" at p < 0.05 (paired t-test over seeds, Holm's correction for {count(len(tested), 'comparison')})."
+        ) + f" at p < 0.05 ({TESTS[run.test]} over seeds, Holm's correction for {count(len(tested), 'comparison')})."
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), provenance(run, datasets, rows), label)
 
@@ -143,12 +149,13 @@ def differences_table(run: Run) -> Table:
             entries = tuple(_with_cells(entry, ids) for entry in entries)
             lines.append(Line(variant, run.label(variant), entries, dataset if len(run.datasets) > 1 else ""))
     metric, control = metric_label(run.primary), run.label(run.control)
+    adjusted = "" if run.test == "t" else f"of the {TESTS[run.test]}, "
     caption = (
         f"Difference in {metric} to {control}, paired over seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
         f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
-        f"deviation of the seeds' differences; Holm p: within the family of {len(tested)}; exact p: sign-flip test "
-        f"(never below 2 / 2ⁿ for n seeds). The verdict is Holm's at 0.05{_margin(run)}."
+        f"deviation of the seeds' differences; Holm p: {adjusted}within the family of {len(tested)}; exact p: "
+        f"sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is Holm's at 0.05{_margin(run)}."
     )
     if lower_is_better(run.primary):
         caption += f" Lower {metric} is better."
@@ -171,8 +178,8 @@ def relative_table(run: Run) -> Table:
             lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
     caption = (
         f"Relative difference to {run.label(run.control)} in percent, with the 95 % interval over paired seeds"
-        f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by a paired t-test, with Holm's "
-        "correction within each metric."
+        f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by "
+        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with Holm's correction within each metric."
     )
     notes = provenance(run, run.datasets, run.variants)
     return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
@@ -263,12 +270,13 @@ def cost_table(run: Run) -> Table:
                 same = len(set(values)) == 1
                 entries.append(_with_cells(_mean(values, digits, spread=not same), tuple(ids)))
             lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
-    devices = sorted({_device(run.cards[cell]) for cell in run.finished["id"]})
+    devices = sorted({_device(card) for card in run.cards.values() if card.get("hardware")})
     caption = (
         f"Cost of one cell{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, mean ± standard deviation over "
         "seeds. Training and evaluation seconds exclude each other and the loading of data; memory is the peak."
     )
-    notes = (f"Measured on {'; '.join(devices)}.", *provenance(run, run.datasets, run.variants)[-1:])
+    measured = [f"Measured on {'; '.join(devices)}."] if devices else []
+    notes = (*measured, *provenance(run, run.datasets, run.variants)[-1:])
     heads = tuple(Column(key, title) for key, title, _, _ in kinds)
     return Table("cost", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-cost")
 

@@ -149,7 +149,7 @@ def latex(table: Table) -> str:
     A number and its spread are a right- and a left-aligned column side by side: as all numbers of a column have
     the same decimals, their points stand in line.
     """
-    tex = escape_latex
+    tex, dagger = escape_latex, r"\dagger"
     spread = [any(line.entries[i].spread or line.entries[i].mark for line in table.lines) for i in range(_width(table))]
     kinds = [r"r@{\,}l" if spread[i] else _latex_kind(table, i) for i in range(_width(table))]
     first = r"p{0.28\linewidth}" if max(len(line.label) for line in table.lines) > LONG else "l"
@@ -185,7 +185,7 @@ def latex(table: Table) -> str:
             for entry, wide in zip(line.entries, spread, strict=True):
                 text = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}[entry.style] % tex(entry.text)
                 behind = rf"{{\scriptsize $\pm$ {tex(entry.spread)}}}" if entry.spread else ""
-                mark = f"$^{{{entry.mark}}}$" if entry.mark else ""
+                mark = f"$^{{{entry.mark.replace('†', dagger)}}}$" if entry.mark else ""
                 parts += [text, behind + mark] if wide else [text]
             out.append(f"    {' & '.join(parts)} \\\\")
     out += [r"    \bottomrule", r"  \end{tabular}"]

@@ -7,11 +7,13 @@
      "trials": [{"number": 0, "state": "complete", "value": 0.05, "epochs": 12, "seconds": 80.1, "params": {...}}, ...]}
 
 ``state`` is "complete", "pruned" or "failed"; ``value`` is the primary metric on validation, null where there is none.
+A variant of a tuned data set that has no entry was not tuned: it had no trial.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from harness.analysis.tables import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
 
-__all__ = ["border_distance", "equal_budgets", "ledger_table", "load_tuning"]
+__all__ = ["border_distance", "equal_budgets", "ledger_table", "load_tuning", "mark_unequal"]
+
+MARK = "†"
 
 
 def load_tuning(run: Run) -> list[dict[str, Any]]:
@@ -42,6 +46,24 @@ def equal_budgets(entries: list[dict[str, Any]]) -> bool:
     for entry in entries:
         counts.setdefault(entry["dataset"], set()).add(len(entry["trials"]))
     return all(len(found) == 1 for found in counts.values())
+
+
+def mark_unequal(run: Run, entries: list[dict[str, Any]], table: Table) -> Table:
+    """The table with a mark on each variant that was tuned with fewer trials than another, and a note that says so."""
+    trials = {(e["dataset"], e["variant"]): len(e["trials"]) for e in entries}
+    usual = {d: max((n for (dataset, _), n in trials.items() if dataset == d), default=0) for d in run.datasets}
+    lines, short = [], []
+    for line in table.lines:
+        there = [line.group] if line.group else run.datasets
+        fewer = [d for d in there if trials.get((d, line.key), 0) < usual[d]]
+        lines.append(replace(line, label=f"{line.label} {MARK}") if fewer else line)
+        for d in fewer:
+            where = f" on {d}" if len(run.datasets) > 1 else ""
+            short.append(f"{line.label}{where} {trials.get((d, line.key), 0)} of {usual[d]}")
+    if not short:
+        return table
+    note = f"{MARK}: tuned with fewer trials than others ({'; '.join(short)}); the comparison is not fair."
+    return replace(table, lines=tuple(lines), notes=(*table.notes, note))
 
 
 def border_distance(entry: dict[str, Any], lower: bool) -> dict[str, float]:
@@ -74,7 +96,7 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
         epochs = sum(t.get("epochs") or 0 for t in trials)
         seconds = sum(t.get("seconds") or 0.0 for t in trials)
         entries_ = (
-            Entry(str(len(trials)), len(trials), mark="†" if len(trials) != usual else ""),
+            Entry(str(len(trials)), len(trials), mark=MARK if len(trials) != usual else ""),
             Entry(str(pruned), pruned),
             Entry(str(epochs), epochs),
             Entry(fixed(seconds, 0), seconds),
@@ -99,7 +121,7 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
         f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the best "
         "point lies to the border of its space (0: on it, 0.5: in the middle), for the parameter that is nearest."
     )
-    notes = () if equal_budgets(entries) else ("†: fewer trials than others; the comparison is not fair.",)
+    notes = () if equal_budgets(entries) else (f"{MARK}: fewer trials than others; the comparison is not fair.",)
     return Table("tuning", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-tuning")
 
 

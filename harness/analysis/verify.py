@@ -12,6 +12,7 @@ from typing import Any
 from harness.analysis.rows import Run, load_run
 from harness.analysis.study_tables import study_tables
 from harness.analysis.tables import Line, Table, render
+from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
 from harness.files import file_digest, read_json, write_json
 
@@ -19,7 +20,15 @@ __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_evi
 
 EVIDENCE = "evidence.json"
 """Beside the report: SHA-256 of every file that it was derived from."""
-_FILES = ("rows.parquet", "history.csv", "attention.parquet", "cost.json")
+_FILES = (
+    "rows.parquet",
+    "history.csv",
+    "attention.parquet",
+    "noise.parquet",
+    "decoding.json",
+    "examples.json",
+    "cost.json",
+)
 
 
 @dataclass(frozen=True)
@@ -185,9 +194,10 @@ def _file_problem(path: Path, expected: str) -> str:
 
 
 def _row(table: Table, row: str) -> Line:
-    names = [
-        (line, {line.key, line.label, f"{line.group}/{line.key}", f"{line.group}/{line.label}"}) for line in table.lines
-    ]
+    names = []
+    for line in table.lines:
+        label = line.label.removesuffix(f" {MARK}")
+        names.append((line, {line.key, label, f"{line.group}/{line.key}", f"{line.group}/{label}"}))
     found = [line for line, known in names if row in known]
     if len(found) == 1:
         return found[0]

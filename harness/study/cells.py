@@ -164,6 +164,9 @@ def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
         "budget": study.budget.model_dump(mode="json"),
         "selection": {"primary": study.primary, "candidates": study.candidates if study.task == "retrieval" else None},
         "attention": study.attention,
+        # Named only where they are asked for, so that the cells of other studies keep their ids.
+        **({"noise": study.noise.model_dump(mode="json")} if study.noise else {}),
+        **({"decoding_audit": True} if study.decoding_audit else {}),
     }
 
 

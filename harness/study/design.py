@@ -18,10 +18,13 @@ from harness.items.config import ItemsConfig
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
-__all__ = ["Space", "Study", "Variant", "load_study", "merged", "study_files", "study_name"]
+__all__ = ["Noise", "Space", "Study", "Variant", "load_study", "merged", "study_files", "study_name"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
-OWN_TABLES = ("differences", "relative", "per-action", "candidates", "published", "tuning", "cost")
+OWN_TABLES = (
+    *("differences", "relative", "per-action", "candidates", "published", "tuning", "cost"),
+    *("noise", "noise-differences", "decoding", "claims"),
+)
 """Names of tables that the analysis writes by itself."""
 
 
@@ -35,7 +38,7 @@ class Variant(Settings):
 
 
 class Space(Settings):
-    """Where a search may look for one setting: ``{low, high, log}`` (whole numbers if both ends are), or ``{choices}``."""
+    """Where a search looks for one setting: ``{low, high, log}``, whole numbers if both ends are, or ``{choices}``."""
 
     low: int | float | None = None
     high: int | float | None = None
@@ -65,6 +68,22 @@ class Space(Settings):
         return self.choices if self.choices is not None else (self.low, self.high)
 
 
+class Noise(Settings):
+    """The noise experiment: random items are put into the test histories (harness.tasks.noise)."""
+
+    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+    """Of what a model reads, how much is injected; 0, the undisturbed history, is always among them."""
+    seed: int = Field(0, ge=0)
+    """Draws items and places, the same for every variant and seed of the study."""
+
+    @field_validator("shares")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= share < 1 for share in value):
+            raise ValueError("shares of injected events lie from 0 to below 1, as in [0, 0.1, 0.3]")
+        return tuple(sorted({0.0, *value}))
+
+
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -91,6 +110,10 @@ class Study(Settings):
     """The metric that picks the epoch on validation, and that the tests are about."""
     attention: bool = False
     """Measure attention on the test histories, for the models that show it."""
+    noise: Noise | None = None
+    """Put random items into the test histories and measure what that does (retrieval only)."""
+    decoding_audit: bool = False
+    """Compare free, constrained and exact decoding on test histories, for the models that emit codes."""
     equivalence_margin: float | None = Field(None, gt=0)
     """A difference within +-margin of the primary metric counts as practically equal (TOST)."""
     test: Literal["t", "exact"] = "t"
@@ -142,6 +165,9 @@ class Study(Settings):
     def _consistent(self) -> Study:
         if self.control is not None and self.control not in self.variants:
             raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
+        for key in ("noise", "decoding_audit"):
+            if self.task != "retrieval" and getattr(self, key):
+                raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
         known = _check_metrics(self.task, (*self.metrics, self.primary))
         object.__setattr__(self, "metrics", known[:-1])
         object.__setattr__(self, "primary", known[-1])
@@ -227,10 +253,12 @@ def load_study(
 
 def _narrow(raw: dict[str, Any], datasets: tuple[str, ...]) -> None:
     """Takes out of tables and tuned settings what speaks of data sets that the command line left out."""
-    for choice in (raw.get("tables") or {}).values():
+    tables, tuned = raw.get("tables"), raw.get("tuned")
+    for choice in tables.values() if isinstance(tables, dict) else ():
         if isinstance(choice, dict):
             choice.pop("datasets", None)
-    raw["tuned"] = {d: settings for d, settings in (raw.get("tuned") or {}).items() if d in datasets}
+    if isinstance(tuned, dict):
+        raw["tuned"] = {dataset: settings for dataset, settings in tuned.items() if dataset in datasets}
 
 
 def study_name(name: str) -> str:

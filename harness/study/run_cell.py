@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from harness.errors import InputError
-from harness.files import whole_file, write_json, writing
+from harness.files import digest, whole_file, write_json, writing
 from harness.interface import Recommender, Task
 from harness.provenance import git_state, hardware, versions
 from harness.study.cells import FORMAT, Cell, Inputs
@@ -83,6 +83,7 @@ def run_cell(
         primary=study.primary,
         seed=cell.seed,
         folder=folder.running(cell.id),
+        made_with=digest([versions(), git_state(), torch.get_num_threads(), str(data.device)]),
         on_epoch=on_epoch,
         should_stop=should_stop,
     )
@@ -95,11 +96,8 @@ def run_cell(
     write_json(staged / "metrics.json", summaries)
     _write_table(staged / "rows.parquet", pa.concat_tables(rows.values()))
     write_history(staged / "history.csv", fitted.history)
-    write_json(staged / "cost.json", fitted.cost)
-    if study.attention and _shows_attention(model):
-        from harness.tasks.attention import attention_statistics
-
-        _write_table(staged / "attention.parquet", attention_statistics(model, data))
+    write_json(staged / "cost.json", fitted.cost | _tokens(model))
+    _write_experiments(staged, study, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
     value = data.value(summaries["valid"], study.primary)
     write_json(staged / "cell.json", _record(study, cell, fitted, value, started, device))
@@ -107,9 +105,7 @@ def run_cell(
     return value
 
 
-def _record(
-    study: Study, cell: Cell, fitted: Fitted, value: float, started: datetime, device: str
-) -> dict[str, Any]:
+def _record(study: Study, cell: Cell, fitted: Fitted, value: float, started: datetime, device: str) -> dict[str, Any]:
     outcome = {"best_epoch": fitted.best_epoch, "epochs": fitted.epochs, "stopped": fitted.stopped}
     return {
         **cell.identity,
@@ -135,8 +131,27 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
         writer.writerows(history)
 
 
-def _shows_attention(model: Recommender) -> bool:
-    return type(model).attention is not Recommender.attention
+def _tokens(model: Recommender) -> dict[str, int]:
+    """How many tokens a model makes of an event, where it says so."""
+    tokens = getattr(model, "tokens_per_event", None)
+    return {} if tokens is None else {"tokens_per_event": tokens}
+
+
+def _write_experiments(staged: Path, study: Study, model: Recommender, data: TaskData) -> None:
+    """What the study asks for beyond rows: attention, noise, decoding; each where the model allows it."""
+    from harness.tasks.attention import attention_statistics, shows_attention
+    from harness.tasks.decoding_audit import CodeDecoder, audit_model
+    from harness.tasks.examples import attention_examples
+    from harness.tasks.noise import noise_statistics
+
+    if study.attention and shows_attention(model):
+        _write_table(staged / "attention.parquet", attention_statistics(model, data))
+        if study.task == Task.RETRIEVAL:
+            write_json(staged / "examples.json", attention_examples(model, data))
+    if study.noise:
+        _write_table(staged / "noise.parquet", noise_statistics(model, data, study.noise.shares, study.noise.seed))
+    if study.decoding_audit and isinstance(model, CodeDecoder):
+        write_json(staged / "decoding.json", audit_model(model, data))
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

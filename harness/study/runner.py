@@ -33,8 +33,8 @@ POLL_SECONDS = 0.5
 MAX_DEATHS = 3
 """A cell whose worker dies this often without a cause of its own is given up."""
 WIDENED = ("datasets", "seeds", "variants")
-WORDS = ("title", "question", "metrics")
-"""Keys that decide no cell's result and may change between runs."""
+WORDS = ("title", "question", "metrics", "tables", "search")
+"""Keys that decide no cell's result and no verdict, and may change between runs."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Settings:
     data_root: Path | None = None
     retry_failed: bool = False
     accept_change: bool = False
+    preset: str = "default"
+    command: str = ""
+    """The command line that started the run, for the report."""
 
     @property
     def folder(self) -> RunFolder:
@@ -286,6 +289,8 @@ def _summarise(study: Study, cells: list[Cell], settings: Settings) -> None:
         {
             "study": study.study,
             "run": settings.name,
+            "preset": settings.preset,
+            "command": settings.command,
             "title": study.title,
             "cells": listed,
             "fingerprints": fingerprints,

@@ -6,7 +6,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from harness.interface import AttentionMaps, Recommender
+from harness.interface import AttentionMaps, Recommender, Task
 from harness.tasks.relevance import Relevance, decile_shares
 from harness.tasks.retrieval import Retrieval
 
@@ -39,7 +39,7 @@ def attention_statistics(model: Recommender, data: Retrieval, phase: str = "test
     absolute weight.
     """
     windows = data.windows(phase)
-    relevance = Relevance(data.log, data.split)
+    relevance = Relevance(data.log, data.split) if data.task is Task.RETRIEVAL else None
     model.eval()
     sums: dict[tuple[int, str], Tensor] = {}
     users = torch.zeros(data.max_length, dtype=torch.float64, device=data.device)
@@ -47,8 +47,10 @@ def attention_statistics(model: Recommender, data: Retrieval, phase: str = "test
     for batch, rows in data.sequences.batches(windows, groups, data.task, supervise=False):
         maps = model.attention(batch)
         users[: int(batch.lengths.max())] += _visible(batch.lengths)
-        deciles = decile_shares(relevance(windows.take(rows), batch.items.shape[1]))
-        deciles = torch.from_numpy(deciles).to(data.device)  # (B, L, BINS)
+        deciles = None
+        if relevance is not None:
+            shares = decile_shares(relevance(windows.take(rows), batch.items.shape[1]))
+            deciles = torch.from_numpy(shares).to(data.device)  # (B, L, BINS)
         for layer, weights in enumerate(maps.maps):
             for name, value in _statistics(maps, weights, batch.lengths, data.max_length, deciles).items():
                 sums[layer, name] = sums.get((layer, name), 0) + value
@@ -90,9 +92,9 @@ def _visible(lengths: Tensor) -> Tensor:
 
 
 def _statistics(
-    maps: AttentionMaps, weights: Tensor, lengths: Tensor, bins: int, deciles: Tensor
+    maps: AttentionMaps, weights: Tensor, lengths: Tensor, bins: int, deciles: Tensor | None
 ) -> dict[str, Tensor]:
-    """Sums over users: (H, bins) for the profiles, (H,) for the scalars. ``deciles`` is (B, L, BINS)."""
+    """Sums over users: (H, bins) for the profiles, (H,) for the scalars. ``deciles`` (B, L, BINS): see relevance."""
     row, seen = last_row(maps, weights, lengths)  # (B, H, K)
     size = row.abs()
     share = size / size.sum(-1, keepdim=True).clamp_min(SMALLEST)
@@ -101,14 +103,16 @@ def _statistics(
     empty = torch.zeros(*row.shape[:2], bins, dtype=torch.float64, device=row.device)
     entropy = -(share * share.clamp_min(SMALLEST).log()).sum(-1)
     visible = seen.sum(-1).double()[:, None]
-    events = deciles.shape[1]
-    return {
+    found = {
         "recency": empty.scatter_add(2, index, row).sum(0),
         "recency_abs": empty.scatter_add(2, index, share).sum(0),
-        "relevance": (per_event(row, maps, seen, events) @ deciles).sum(0),
-        "relevance_abs": (per_event(share, maps, seen, events) @ deciles).sum(0),
         "entropy": entropy.sum(0),
         "entropy_relative": (entropy / visible.log().clamp_min(SMALLEST)).where(visible > 1, 0).sum(0),
         "negative": (share * (row < 0)).sum(-1).sum(0),
         "sum": row.sum(-1).sum(0),
     }
+    if deciles is not None:
+        for name, value in (("relevance", row), ("relevance_abs", share)):
+            by_event = per_event(value, maps, seen, deciles.shape[1])  # (B, H, L)
+            found[name] = (by_event @ deciles).sum(0)
+    return found

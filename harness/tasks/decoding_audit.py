@@ -7,16 +7,23 @@ so a fault in a model's own tables shows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.errors import InputError
-from harness.interface import Batch, Schema
+from harness.interface import Batch, Recommender, Schema
+from harness.tasks.retrieval import Retrieval
 
-__all__ = ["CodeDecoder", "audit"]
+__all__ = ["CodeDecoder", "audit", "audit_model"]
+
+USERS = 1000
+"""How many test histories a cell's audit takes."""
+TOGETHER = 64
+"""Of them, how many at a time."""
 
 
 @runtime_checkable
@@ -102,6 +109,24 @@ def audit(
         value = max(values) if measure == "score_difference" else sum(values) / len(values)
         result.setdefault(part, {})[measure] = value
     return result
+
+
+def audit_model(model: Recommender, data: Retrieval, phase: str = "test") -> dict[str, Any]:
+    """The audit of a trained model on USERS histories that were drawn once for the data, or on all if there are fewer.
+
+    The beam is as wide as the model's own (its option ``beams``), else 20.
+    """
+    windows = data.windows(phase)
+    drawn = windows.take(np.random.default_rng(0).permutation(len(windows))[:USERS])
+
+    def users() -> Iterator[tuple[Batch, Tensor]]:
+        for first in range(0, len(drawn), TOGETHER):
+            part = drawn.take(np.arange(first, min(first + TOGETHER, len(drawn))))
+            target = torch.from_numpy(data.log.item[part.end]).to(data.device)
+            yield data.sequences.batch(part, data.task, supervise=False), target
+
+    beams = getattr(model.config, "beams", 20)
+    return audit(model, users(), beams=beams, cutoffs=tuple(k for k in (5, 10) if k <= beams) or (beams,))
 
 
 class _Catalogue:

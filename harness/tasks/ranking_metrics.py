@@ -5,13 +5,14 @@ With one target, Recall@K is the hit rate and the ideal DCG is 1. A target that 
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
 
 from harness.errors import InputError, nearest
 
-__all__ = ["FAMILIES", "check_metric", "per_user"]
+__all__ = ["FAMILIES", "check_metric", "per_user", "tie_places"]
 
 FAMILIES = {
     "recall": "1 if the target is among the first K (hit rate)",
@@ -39,3 +40,17 @@ def per_user(name: str, rank: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         gain = {"recall": np.ones_like(rank), "ndcg": 1 / np.log2(1 + rank), "mrr": 1 / rank}[family]
     return np.where(hit, gain, 0.0)
+
+
+@functools.lru_cache(maxsize=4)
+def tie_places(n_items: int) -> np.ndarray:
+    """(n_items,) int64: where each item stands among items of equal score. A shuffled order, the same for every model.
+
+    Item ids would not do: they count up in the order of first appearance, so that small ones are popular, and a
+    model whose scores tie (colliding codes, a constant) would gain from them.
+    """
+    draws = np.random.PCG64(0).random_raw(n_items)  # the raw stream is the same for every version of numpy
+    places = np.empty(n_items, dtype=np.int64)
+    places[np.argsort(draws, kind="stable")] = np.arange(n_items)
+    places.flags.writeable = False
+    return places

@@ -17,7 +17,7 @@ from harness.data.batches import Windows
 from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender, Task
 from harness.tasks.base import TaskData
-from harness.tasks.ranking_metrics import per_user
+from harness.tasks.ranking_metrics import per_user, tie_places
 
 __all__ = ["LIST_LENGTH", "PROTOCOLS", "SCORE_BYTES", "Outcome", "Retrieval", "rank_by_list", "rank_by_scores"]
 
@@ -117,21 +117,22 @@ class Retrieval(TaskData):
 
 
 Outcome = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
-"""By protocol the ranks (B,), NaN where there is none, and how many items were ranked (B,); the targets' scores (B,)."""
+"""By protocol the ranks (B,), NaN where there is none, and how many items were ranked; the targets' scores (B,)."""
 
 
 def rank_by_scores(scores: Tensor, target: Tensor, owner: Tensor, seen: Tensor) -> Outcome:
-    """Exact ranks from scores (B, I); equal scores rank by ascending item id."""
+    """Exact ranks from scores (B, I); equal scores rank in the order of :func:`harness.tasks.ranking_metrics.tie_places`."""
     n_users, n_items = scores.shape
+    place = torch.from_numpy(tie_places(n_items)).to(scores.device)
     own = scores.gather(1, target[:, None] - 1)  # (B, 1)
     if not torch.isfinite(own).all() or torch.isnan(scores).any():
         raise CellFailed("the model's scores are not finite; lower the learning rate or clip the gradient")
-    # An item stands before the target if it scores more, or the same with a smaller id.
-    before = (scores > own).sum(1) + ((scores == own) & _left_of(target - 1, n_items)).sum(1)
+    own_place = place[target - 1]  # (B,)
+    before = (scores > own).sum(1) + ((scores == own) & (place < own_place[:, None])).sum(1)
     rank = before.double() + 1
     seen_score = scores[owner, seen - 1]
     bar = own[owner, 0]
-    seen_before = (seen_score > bar) | ((seen_score == bar) & (seen < target[owner]))
+    seen_before = (seen_score > bar) | ((seen_score == bar) & (place[seen - 1] < own_place[owner]))
     removed_before = torch.zeros(n_users, device=scores.device).double().index_add_(0, owner, seen_before.double())
     removed = torch.zeros(n_users, device=scores.device).double().index_add_(0, owner, torch.ones_like(bar).double())
     repeated = torch.zeros(n_users, dtype=torch.bool, device=scores.device)
@@ -139,10 +140,6 @@ def rank_by_scores(scores: Tensor, target: Tensor, owner: Tensor, seen: Tensor) 
     unseen = torch.where(repeated, torch.nan, rank - removed_before)  # a removed target is never ranked
     lengths = {"all": torch.full_like(rank, n_items), "unseen": n_items - removed}
     return {"all": rank, "unseen": unseen}, lengths, own[:, 0]
-
-
-def _left_of(column: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=column.device) < column[:, None]
 
 
 def rank_by_list(ranking: Ranking, target: Tensor, owner: Tensor, seen: Tensor, n_items: int) -> Outcome:

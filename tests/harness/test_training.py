@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def data():
     return Retrieval(log, make_split(log, DataConfig()), max_length=10, metrics=["ndcg@10"])
 
 
-def train(data, folder, *, budget=None, stop_after=None, training=None, poison=False):
+def train(data, folder, *, budget=None, stop_after=None, training=None, poison=False, made_with=""):
     torch.manual_seed(0)
     model = Bigram(Settings(), data.schema())
     model.poison = poison
@@ -69,6 +70,7 @@ def train(data, folder, *, budget=None, stop_after=None, training=None, poison=F
         primary="ndcg@10",
         seed=3,
         folder=folder,
+        made_with=made_with,
         should_stop=should_stop,
     )
     return model, fitted
@@ -89,6 +91,23 @@ def test_an_interrupted_cell_ends_as_an_uninterrupted_one(data, tmp_path, stops)
     assert again.best_epoch == fitted.best_epoch
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_code_is_left_aside(data, tmp_path):
+    with pytest.raises(Interrupted):
+        train(data, tmp_path, stop_after=9, made_with="old")
+    _, fitted = train(data, tmp_path, made_with="new")
+    assert fitted.cost["resumed"] == 0
+    assert fitted.epochs == 5
+
+
+def test_patience_waits_for_a_validation(data, tmp_path):
+    training = TrainingConfig(learning_rate=1e-12, batch_size=64)
+    _, fitted = train(data, tmp_path, budget=Budget(epochs=40, patience=4, eval_every=3), training=training)
+    assert fitted.best_epoch == 3
+    assert fitted.epochs == 9
+    with pytest.raises(ValueError, match="shorter than eval_every"):
+        Budget(patience=2, eval_every=3)
 
 
 def test_the_model_is_left_with_the_weights_of_the_best_epoch(data, tmp_path):
@@ -138,6 +157,16 @@ def test_bfloat16_trains_too(data, tmp_path):
     )
     _, low = train(data, tmp_path / "b", budget=Budget(epochs=3), training=training)
     assert low.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="torch.compile needs a C compiler on a CPU, and there is none")
+def test_a_compiled_step_trains_as_the_plain_one(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bigram, "_logits", lambda self, items: self.head(self.table(items)))  # dropout draws otherwise
+    _, plain = train(data, tmp_path / "a", budget=Budget(epochs=2))
+    training = TrainingConfig(batch_size=16, learning_rate=0.02, clip_norm=1.0, schedule="cosine", compile=True)
+    _, compiled = train(data, tmp_path / "b", budget=Budget(epochs=2), training=training)
+    assert compiled.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize(

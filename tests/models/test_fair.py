@@ -11,6 +11,7 @@ from torch import nn
 from harness.errors import InputError
 from harness.interface import Batch, Schema
 from harness.settings import parse
+from harness.tasks.decoding_audit import CodeDecoder, audit
 from models import fair
 from models.blocks.attention import SelfAttention
 from models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
@@ -61,6 +62,47 @@ def build(schema: Schema | None = None, **options) -> FAIR:
     for parameter in model.parameters():  # larger than at the start, so that nothing is hidden by being small
         nn.init.normal_(parameter, std=0.4)
     return model
+
+
+# Decoding
+
+
+@pytest.mark.parametrize("sizes", [(5, 5, 5), (2, 6, 3)])
+def test_free_codes_are_the_best_of_all_combinations(sizes):
+    model, batch = build(make_schema(sizes)).eval(), make_batch([3, 8, 1])
+    codes, scores = model.generate(batch, 12, constrained=False)
+    log_probs = model.code_log_probs(batch)  # (m, B, K)
+    every = torch.cartesian_prod(*(torch.arange(size) for size in sizes))  # (C, m)
+    total = sum(log_probs[level][:, every[:, level]] for level in range(len(sizes))) / len(sizes)  # (B, C)
+    best = total.sort(dim=1, descending=True, stable=True)
+    torch.testing.assert_close(scores, best.values[:, :12])
+    assert torch.equal(codes, every[best.indices[:, :12]])
+    assert model.generate(batch, 1000, constrained=False)[0].shape[1] == math.prod(sizes)
+
+
+@pytest.mark.parametrize("sizes", [(5, 5, 5), (2, 2, 2)])  # the second makes many items share their codes
+def test_constrained_codes_are_those_of_the_best_items(sizes):
+    schema = make_schema(sizes)
+    model, batch = build(schema).eval(), make_batch([3, 8, 1])
+    codes, scores = model.generate(batch, 6)
+    for row, item_scores in enumerate(model.score_items(batch)):
+        listed = {}
+        for item in item_scores.sort(descending=True, stable=True).indices.tolist():
+            listed.setdefault(tuple(schema.codes[item + 1].tolist()), item_scores[item])
+        expected = list(listed.items())[:6]
+        assert [tuple(row) for row in codes[row].tolist()] == [code for code, _ in expected]
+        torch.testing.assert_close(scores[row], torch.stack([score for _, score in expected]))
+
+
+def test_decoding_is_audited():
+    schema = make_schema((2, 3, 2))
+    model, batch = build(schema), make_batch([3, 8, 1, 5])
+    assert isinstance(model, CodeDecoder)
+    found = audit(model, [(batch, torch.tensor([1, 2, 3, 4]))], beams=12, cutoffs=(5, 10))
+    distinct = len({tuple(row) for row in schema.codes[1:].tolist()})
+    assert found["free"]["invalid"] == pytest.approx(1 - distinct / 12)  # a beam over all combinations
+    assert found["exact"]["same@10"] == 1
+    assert found["exact"]["score_difference"] < 1e-6
 
 
 # Focused attention

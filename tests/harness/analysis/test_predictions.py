@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.analysis.predictions import Truth, rank_predictions
 from harness.errors import InputError
+from harness.tasks.ranking_metrics import tie_places
 
 USERS, ITEMS = 12, 9
 
@@ -52,7 +53,9 @@ def brute_force(truth: Truth, frame: pd.DataFrame) -> pd.DataFrame:
         target = truth.item[event]
         entries = frame[frame["user"] == truth.users[u]]
         number = {raw: i for i, raw in enumerate(truth.items)}
-        listed = sorted((-s, number[i]) for i, s in zip(entries["item"], entries["score"], strict=True))
+        place = tie_places(len(truth.items) - 1)
+        found = sorted((-s, place[number[i] - 1], i) for i, s in zip(entries["item"], entries["score"], strict=True))
+        listed = [(s, number[i]) for s, _, i in found]
         everything = [i for _, i in listed]
         unseen = [i for i in everything if i not in seen]
         scores = {i: -s for s, i in listed}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 
 from baselines.tiger import TIGER, TIGERConfig
 from harness.errors import InputError
 from harness.interface import Batch, Schema
+from harness.tasks import decoding_audit
 from harness.tasks.decoding_audit import CodeDecoder, audit
 
 CODES = [(0, 0), (0, 1), (1, 1), (1, 1), (2, 0)]  # items 3 and 4 share theirs
@@ -104,6 +107,41 @@ def test_wrong_requests_are_refused():
         audit(model, [users([1, 2])], beams=3)
     with pytest.raises(InputError, match="no user to audit"):
         audit(model, [], beams=10)
+
+
+class Asking(Written):
+    """Answers the first codes of the catalogue, and notes the histories that it was asked about."""
+
+    def __init__(self, **options):
+        torch.nn.Module.__init__(self)
+        codes = torch.stack([torch.arange(31) // 6, torch.arange(31) % 6], 1)
+        self.schema = Schema(30, 40, 7, codes=codes, code_sizes=(6, 6))
+        self.config = Namespace(**options)
+        self.histories = {}
+
+    def generate(self, batch, beams, constrained):
+        assert beams == getattr(self.config, "beams", 20)
+        for user, items, length in zip(batch.users.tolist(), batch.items, batch.lengths, strict=True):
+            self.histories[user] = items[:length].tolist()
+        return self.schema.codes[1 : 1 + beams].expand(len(batch.items), -1, -1), torch.zeros(len(batch.items), beams)
+
+    def score_items(self, batch):
+        return torch.zeros(len(batch.items), 30)
+
+
+def test_a_trained_model_is_audited_on_histories_that_hang_on_the_data_alone(data, monkeypatch):
+    monkeypatch.setattr(decoding_audit, "USERS", 20)
+    wide, narrow = Asking(), Asking(beams=8)
+    found, of_narrow = decoding_audit.audit_model(wide, data), decoding_audit.audit_model(narrow, data)
+    assert wide.histories == narrow.histories
+    assert len(wide.histories) == found["users"] == of_narrow["users"] == 20
+    assert "recall@10" in found["constrained"]
+    assert "recall@10" not in of_narrow["constrained"]
+    windows = data.windows("test")
+    asked = windows.take(np.flatnonzero(np.isin(windows.user, list(wide.histories))))
+    for user, start, end in zip(asked.user, asked.start, asked.end, strict=True):
+        assert wide.histories[user] == data.log.item[start:end].tolist()
+    assert found["constrained"]["recall@5"] == pytest.approx((data.log.item[asked.end] <= 5).mean())
 
 
 def test_tiger_is_audited():

@@ -13,7 +13,7 @@ from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender
 from harness.settings import Settings
 from harness.tasks import retrieval
-from harness.tasks.ranking_metrics import per_user
+from harness.tasks.ranking_metrics import per_user, tie_places
 from harness.tasks.retrieval import Retrieval
 
 
@@ -52,9 +52,10 @@ def brute_force(data, model, phase, width=None):
     for user, event in zip(users, targets, strict=True):
         item = np.arange(1, len(data.log.items))
         score = (user * 7 + item * 5) % 6
-        order = item[np.lexsort((item, -score))]
-        if width is not None:
-            order = order[: 3 if user % 3 == 0 else width]
+        place = tie_places(len(item))
+        order = item[np.lexsort((place, -score))]
+        if width is not None:  # a search has an order of its own
+            order = item[np.lexsort((item, -score))][: 3 if user % 3 == 0 else width]
         seen = set(data.log.item[data.log.offsets[user] : event])
         fresh = [i for i in order if i not in seen]
         target = data.log.item[event]
@@ -112,3 +113,20 @@ def test_item_counts_come_from_training_alone(data):
         for event in range(data.log.offsets[user], data.split.train_end[user]):
             expected[data.log.item[event]] += 1
     np.testing.assert_array_equal(counts, expected)
+
+
+def test_a_model_that_knows_nothing_does_not_profit_from_ties():
+    """Small item ids are popular ones, so a tie broken by id would be a recommendation."""
+    log = load("ml-100k", DataConfig())
+    data = Retrieval(log, make_split(log, DataConfig()), max_length=6, metrics=["recall@10"])
+
+    class Constant(Scripted):
+        def score_items(self, batch):
+            return torch.zeros(len(batch.items), self.schema.n_items)
+
+    rank = np.array(data.evaluate(Constant(Settings(), data.schema()), "test")["rank_all"].to_pylist())
+    n_items = len(log.items) - 1
+    # The mean of a uniform rank, within four standard errors.
+    assert abs(rank.mean() - (n_items + 1) / 2) < 4 * n_items / np.sqrt(12 * len(rank))
+    counts = data.schema().item_counts[1:].numpy()
+    assert abs(np.corrcoef(tie_places(n_items), counts)[0, 1]) < 0.1

@@ -1,0 +1,215 @@
+"""The noise experiment of a run: its quantities by seed, how they differ from the control's, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.provenance import count, provenance
+from harness.analysis.rows import Run, metric_label
+from harness.analysis.statistics import TESTS, Comparison, compare, family
+from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
+
+__all__ = [
+    "Quantity",
+    "noise_comparisons",
+    "noise_quantities",
+    "noise_shares",
+    "noise_statistic",
+    "noise_tables",
+    "noise_values",
+]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is read off a cell's noise statistics at one share of injected events."""
+
+    title: str
+    """As a column's or a panel's heading."""
+    about: str
+    """As a caption says it."""
+    read: Callable[[pd.DataFrame, float], float | None]
+    higher_is_better: bool
+    digits: int
+
+
+def noise_statistic(frame: pd.DataFrame, statistic: str, share: float, history: str = "injected") -> float | None:
+    """One statistic of a cell's ``noise.parquet``, a mean over layers and heads; None where it was not measured."""
+    chosen = (frame["statistic"] == statistic) & (frame["share"] == share) & (frame["history"] == history)
+    return float(frame["value"][chosen].mean()) if chosen.any() else None
+
+
+def noise_quantities(run: Run) -> dict[str, Quantity]:
+    """The quantities that tables and figures show, by name."""
+    metric, candidates = f"{run.candidates}/{run.primary}", run.candidates
+    label = metric_label(run.primary)
+
+    def statistic(name: str) -> Callable[[pd.DataFrame, float], float | None]:
+        return lambda frame, share: noise_statistic(frame, name, share)
+
+    def effect(frame: pd.DataFrame, share: float) -> float | None:
+        """Between the two histories, which hold the same real events, so that lost context doesn't count."""
+        calm, noisy = (noise_statistic(frame, metric, share, history) for history in ("real", "injected"))
+        whole = noise_statistic(frame, metric, 0.0)
+        return 100 * (noisy - calm) / whole if whole else None
+
+    return {
+        "injected_abs": Quantity(
+            "Mass on noise (abs.)", "share of the absolute attention weight that lies on injected events",
+            statistic("injected_abs"), False, 3,
+        ),
+        "injected": Quantity(
+            "Mass on noise (signed)", "signed attention weight on injected events", statistic("injected"), False, 3,
+        ),
+        "similarity": Quantity(
+            "Map similarity", "1 − total variation between the attention on the real events with and without noise",
+            statistic("similarity"), True, 3,
+        ),
+        "metric": Quantity(label, f"{label} with noise", statistic(metric), True, 4),
+        "effect": Quantity(
+            f"{label}, effect %", f"change of {label} by the injected events alone, in percent of the undisturbed",
+            effect, True, 1,
+        ),
+        "overlap": Quantity(
+            "Top-10 overlap", "share of the ten best items that are the same with and without noise",
+            statistic(f"{candidates}/overlap@10"), True, 3,
+        ),
+    }  # fmt: skip
+
+
+def noise_shares(run: Run) -> list[float]:
+    """The shares of injected events that cells were measured at, ascending; none without the experiment."""
+    found: set[float] = set()
+    for cell in run.ids():
+        frame = run.noise(cell)
+        found |= set() if frame is None else set(frame["share"])
+    return sorted(found)
+
+
+def noise_values(run: Run, dataset: str, variant: str, quantity: Quantity, share: float) -> dict[int, float]:
+    """Seed -> the quantity, of the finished cells that have it."""
+    found = {}
+    for seed, cell in zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True):
+        frame = run.noise(cell)
+        value = None if frame is None else quantity.read(frame, share)
+        if value is not None and np.isfinite(value):
+            found[seed] = value
+    return found
+
+
+def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, float], Comparison]:
+    """Each variant against the control by (data set, variant, share), over the seeds that both have.
+
+    The family of Holm's correction is all of them: one family per quantity, share 0 aside.
+    """
+    if run.control is None:
+        return {}
+    found: dict[tuple[str, str, float], Comparison] = {}
+    for share in [share for share in noise_shares(run) if share > 0]:
+        for dataset in run.datasets:
+            control = noise_values(run, dataset, run.control, quantity, share)
+            for variant in [v for v in run.variants if v != run.control]:
+                ours = noise_values(run, dataset, variant, quantity, share)
+                seeds = [seed for seed in ours if seed in control]
+                if seeds:
+                    a, b = np.array([ours[s] for s in seeds]), np.array([control[s] for s in seeds])
+                    found[dataset, variant, share] = compare(
+                        a, b, higher_is_better=quantity.higher_is_better, test=run.test
+                    )
+    adjusted = family({"\n".join(map(str, key)): comparison for key, comparison in found.items()})
+    return dict(zip(found, adjusted.values(), strict=True))
+
+
+def noise_tables(run: Run) -> list[Table]:
+    """What every variant does at every share, and the differences to the control; none without the experiment."""
+    shares = noise_shares(run)
+    if not shares:
+        return []
+    quantities = noise_quantities(run)
+    return [_levels(run, quantities, shares), *_differences(run, quantities, [s for s in shares if s > 0])]
+
+
+def _levels(run: Run, quantities: dict[str, Quantity], shares: list[float]) -> Table:
+    lines = []
+    for dataset, share in ((d, s) for d in run.datasets for s in shares):
+        for variant in run.variants:
+            entries = []
+            for quantity in quantities.values():
+                values = list(noise_values(run, dataset, variant, quantity, share).values())
+                sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                mean = float(np.mean(values)) if values else None
+                spread = fixed(sd, quantity.digits) if sd is not None else ""
+                ids = tuple(run.ids(dataset, variant))
+                entries.append(Entry(fixed(mean, quantity.digits), mean, spread, sd, cells=ids))
+            lines.append(Line(variant, run.label(variant), tuple(entries), _group(run, dataset, share)))
+    heads = tuple(Column(key, quantity.title) for key, quantity in quantities.items())
+    caption = (
+        f"Random items in the test histories{_where(run)}, mean ± standard deviation over seeds. "
+        + "; ".join(f"{quantity.title}: {quantity.about}" for key, quantity in quantities.items() if key != "metric")
+        + "."
+    )
+    return Table("noise", caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-noise", "Injected")
+
+
+def _differences(run: Run, quantities: dict[str, Quantity], shares: list[float]) -> list[Table]:
+    tested = {key: noise_comparisons(run, quantity) for key, quantity in quantities.items()}
+    family_size = max(map(len, tested.values()))
+    if not family_size:
+        return []
+    lines = []
+    for dataset, share in ((d, s) for d in run.datasets for s in shares):
+        for variant in [v for v in run.variants if v != run.control]:
+            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+            entries = []
+            for key, quantity in quantities.items():
+                c = tested[key].get((dataset, variant, share))
+                if c is None:
+                    entries.append(Entry(cells=ids))
+                    continue
+                interval = f" {between(c.interval, quantity.digits)}" if c.interval else ""
+                text = fixed(c.difference, quantity.digits, sign=True) + interval
+                mark = "*" if c.verdict in ("better", "worse") else ""
+                entries.append(Entry(text, c.difference, mark=mark, cells=ids))
+            lines.append(Line(variant, run.label(variant), tuple(entries), _group(run, dataset, share)))
+    heads = tuple(Column(key, quantity.title) for key, quantity in quantities.items())
+    caption = (
+        f"Differences to {run.label(run.control)} with random items in the test histories{_where(run)}: paired over "
+        f"seeds, 95 % interval (Student's t). *: p < 0.05 by the {TESTS[run.test]}, with Holm's correction for the "
+        f"{count(family_size, 'comparison')} of a column."
+    )
+    label = f"{run.name}-noise-differences"
+    return [Table("noise-differences", caption, "Variant", heads, tuple(lines), _notes(run), label, "Injected")]
+
+
+def _group(run: Run, dataset: str, share: float) -> str:
+    where = f"{dataset}, " if len(run.datasets) > 1 else ""
+    return f"{where}{100 * share:g} % injected"
+
+
+def _where(run: Run) -> str:
+    return "" if len(run.datasets) > 1 else f" on {run.datasets[0]}"
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    """How histories were changed, and what fell out of them."""
+    shares, dropped = noise_shares(run), []
+    for dataset in run.datasets:
+        frames = [frame for cell in run.ids(dataset) if (frame := run.noise(cell)) is not None]
+        lost = noise_statistic(frames[0], "dropped", shares[-1]) if frames else None
+        if lost:
+            where = f" on {dataset}" if len(run.datasets) > 1 else ""
+            dropped.append(f"{100 * lost:.1f} % of the real events{where}")
+    note = (
+        "Injected events carry items that the user has no event with, drawn uniformly, the same for every variant and "
+        "seed, at random places before the last event, which stays real."
+    )
+    if dropped:
+        note += (
+            f" Histories that would outgrow the window lose their oldest real events: {', '.join(dropped)} at "
+            f"{100 * shares[-1]:g} %; effects are measured against the same shortened history without noise."
+        )
+    return note, *provenance(run, run.datasets, run.variants)
