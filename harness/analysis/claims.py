@@ -6,7 +6,7 @@
       paper: fair
       claim: The noise-robustness loss improves accuracy.
       study: ablations
-      quantity: ndcg@10            # a metric, cost/KEY of cost.json, or attention/STATISTIC of attention.parquet
+      quantity: ndcg@10            # a metric, cost/KEY, attention/STATISTIC, noise/STATISTIC@SHARE
       arm: fair
       than: no-noise-loss
       expect: higher
@@ -27,6 +27,7 @@ their order). Verdicts, each per data set:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -67,6 +68,8 @@ class Claim(Settings):
 
     @model_validator(mode="after")
     def _one_test(self) -> Claim:
+        if self.quantity.startswith("noise/") and not re.fullmatch(r"noise/.+@0\.\d+", self.quantity):
+            raise ValueError(f"claim '{self.id}': write a quantity of the noise study as in 'noise/injected_abs@0.3'")
         pair = (self.arm, self.than, self.expect)
         if self.sweep == any(part is not None for part in pair) or (not self.sweep and None in pair):
             raise ValueError(f"claim '{self.id}' needs either arm, than and expect, or sweep: true")
@@ -222,6 +225,8 @@ def _values(run: Run, dataset: str, variant: str, quantity: str) -> dict[int, fl
     for seed, cell in cells:
         if kind == "cost":
             value = _cost(run.cost(cell), key)
+        elif kind == "noise":
+            value = _under_noise(run.noise(cell), key)
         elif kind == "attention":
             frame = run.attention(cell)
             chosen = None if frame is None else frame[(frame["statistic"] == key) & (frame["bin"] == -1)]["value"]
@@ -231,6 +236,12 @@ def _values(run: Run, dataset: str, variant: str, quantity: str) -> dict[int, fl
         if value is not None and np.isfinite(value):
             found[seed] = value
     return found
+
+
+def _under_noise(found: dict[tuple[str, str, float], float], key: str) -> float | None:
+    """``injected_abs@0.3``: a statistic of the noise experiment where 30 % of the events are injected."""
+    statistic, _, share = key.rpartition("@")
+    return found.get((statistic, "injected", float(share)))
 
 
 def _cost(cost: dict[str, Any], key: str) -> float | None:

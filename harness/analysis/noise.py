@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from harness.analysis.provenance import count, provenance
 from harness.analysis.rows import Run, metric_label
@@ -18,10 +17,13 @@ __all__ = [
     "noise_comparisons",
     "noise_quantities",
     "noise_shares",
-    "noise_statistic",
     "noise_tables",
     "noise_values",
 ]
+
+
+Statistics = dict[tuple[str, str, float], float]
+"""What :meth:`Run.noise` gives."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,9 @@ class Quantity:
     """As a column's or a panel's heading."""
     about: str
     """As a caption says it."""
-    read: Callable[[pd.DataFrame, float], float | None]
+    read: Callable[[Statistics, float], float | None]
     higher_is_better: bool
     digits: int
-
-
-def noise_statistic(frame: pd.DataFrame, statistic: str, share: float, history: str = "injected") -> float | None:
-    """One statistic of a cell's ``noise.parquet``, a mean over layers and heads; None where it was not measured."""
-    chosen = (frame["statistic"] == statistic) & (frame["share"] == share) & (frame["history"] == history)
-    return float(frame["value"][chosen].mean()) if chosen.any() else None
 
 
 def noise_quantities(run: Run) -> dict[str, Quantity]:
@@ -48,14 +44,14 @@ def noise_quantities(run: Run) -> dict[str, Quantity]:
     metric, candidates = f"{run.candidates}/{run.primary}", run.candidates
     label = metric_label(run.primary)
 
-    def statistic(name: str) -> Callable[[pd.DataFrame, float], float | None]:
-        return lambda frame, share: noise_statistic(frame, name, share)
+    def statistic(name: str) -> Callable[[Statistics, float], float | None]:
+        return lambda found, share: found.get((name, "injected", share))
 
-    def effect(frame: pd.DataFrame, share: float) -> float | None:
+    def effect(found: Statistics, share: float) -> float | None:
         """Between the two histories, which hold the same real events, so that lost context doesn't count."""
-        calm, noisy = (noise_statistic(frame, metric, share, history) for history in ("real", "injected"))
-        whole = noise_statistic(frame, metric, 0.0)
-        return 100 * (noisy - calm) / whole if whole else None
+        calm, noisy = (found.get((metric, history, share)) for history in ("real", "injected"))
+        whole = found.get((metric, "injected", 0.0))
+        return 100 * (noisy - calm) / whole if whole and calm is not None and noisy is not None else None
 
     return {
         "injected_abs": Quantity(
@@ -83,19 +79,14 @@ def noise_quantities(run: Run) -> dict[str, Quantity]:
 
 def noise_shares(run: Run) -> list[float]:
     """The shares of injected events that cells were measured at, ascending; none without the experiment."""
-    found: set[float] = set()
-    for cell in run.ids():
-        frame = run.noise(cell)
-        found |= set() if frame is None else set(frame["share"])
-    return sorted(found)
+    return sorted({share for cell in run.ids() for _, _, share in run.noise(cell)})
 
 
 def noise_values(run: Run, dataset: str, variant: str, quantity: Quantity, share: float) -> dict[int, float]:
     """Seed -> the quantity, of the finished cells that have it."""
     found = {}
     for seed, cell in zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True):
-        frame = run.noise(cell)
-        value = None if frame is None else quantity.read(frame, share)
+        value = quantity.read(run.noise(cell), share)
         if value is not None and np.isfinite(value):
             found[seed] = value
     return found
@@ -198,8 +189,8 @@ def _notes(run: Run) -> tuple[str, ...]:
     """How histories were changed, and what fell out of them."""
     shares, dropped = noise_shares(run), []
     for dataset in run.datasets:
-        frames = [frame for cell in run.ids(dataset) if (frame := run.noise(cell)) is not None]
-        lost = noise_statistic(frames[0], "dropped", shares[-1]) if frames else None
+        lost = [run.noise(cell).get(("dropped", "injected", shares[-1])) for cell in run.ids(dataset)]
+        lost = max((share for share in lost if share), default=0)  # the same in every cell that has it
         if lost:
             where = f" on {dataset}" if len(run.datasets) > 1 else ""
             dropped.append(f"{100 * lost:.1f} % of the real events{where}")

@@ -13,7 +13,6 @@ from harness.analysis.noise import (
     noise_comparisons,
     noise_quantities,
     noise_shares,
-    noise_statistic,
     noise_values,
 )
 from harness.analysis.rows import Run
@@ -99,16 +98,14 @@ def _half_width(values: np.ndarray) -> float:
 
 def _proportion(run: Run, dataset: str, shares: list[float]) -> list[float]:
     """The injected share of all visible tokens: where attention that can't tell noise would lie."""
-    frames = [frame for cell in run.ids(dataset) if (frame := run.noise(cell)) is not None]
-    found = [[noise_statistic(frame, "tokens", share) for frame in frames] for share in shares]
-    return [float(np.mean([value for value in line if value is not None])) for line in found]
+    cells = [cell for cell in run.ids(dataset) if ("tokens", "injected", shares[0]) in run.noise(cell)]
+    return [float(np.mean([run.noise(cell)["tokens", "injected", share] for cell in cells])) for share in shares]
 
 
 def _calm(run: Run, dataset: str, variants: list[str], shares: list[float], axis: Axes) -> None:
     """The metric of the same real events alone, as thin dotted lines: what shortening the history costs."""
     statistic = f"{run.candidates}/{run.primary}"
     for variant in variants:
-        frames = [frame for cell in run.ids(dataset, variant) if (frame := run.noise(cell)) is not None]
-        found = [[noise_statistic(frame, statistic, share, "real") for frame in frames] for share in shares]
-        mean = [np.mean(line) if None not in line else np.nan for line in found]
+        found = [[run.noise(cell)[statistic, "real", s] for cell in run.ids(dataset, variant)] for s in shares]
+        mean = np.mean(found, axis=1)
         axis.plot(shares, mean, color=look(run, variant).color, linestyle=":", linewidth=0.9)

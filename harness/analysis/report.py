@@ -117,8 +117,8 @@ def pictures(run: Run) -> Iterator[Picture]:
             ),
             (
                 f"noise-accuracy{suffix}",
-                f"Ranking under noise{where}: test {primary} (dotted: of the same real events alone, without those that "
-                "fall out of the window to make room), its change by the injected events in percent, and how many of the "
+                f"Ranking under noise{where}: test {primary} (dotted: of the same real events alone, without those "
+                "that leave the window to make room), its change by the injected events in percent, how many of the "
                 "ten best items stay. Above, means over seeds with 95 % intervals; below, differences to the control, "
                 "paired over seeds, with theirs.",
                 noise_figures.noise_accuracy,

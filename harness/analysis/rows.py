@@ -172,12 +172,16 @@ class Run:
             return None
         return self._keep(("attention", cell), lambda: _parquet(path, None).to_pandas())
 
-    def noise(self, cell: str) -> pd.DataFrame | None:
-        """``noise.parquet`` of a cell, or None where the experiment was not made."""
+    def noise(self, cell: str) -> dict[tuple[str, str, float], float]:
+        """``noise.parquet`` of a cell: (statistic, history, share) -> mean over layers and heads. Empty where the
+        experiment was not made."""
         path = self.file(cell, "noise.parquet")
-        if not path.exists():
-            return None
-        return self._keep(("noise", cell), lambda: _parquet(path, None).to_pandas())
+
+        def read() -> dict[tuple[str, str, float], float]:
+            frame = _parquet(path, ["statistic", "history", "share", "value"]).to_pandas()
+            return frame.groupby(["statistic", "history", "share"])["value"].mean().to_dict()
+
+        return self._keep(("noise", cell), read) if path.exists() else {}
 
     def examples(self, cell: str) -> list[dict[str, Any]]:
         """``examples.json`` of a cell: users whose attention was kept as it is; empty where there are none."""

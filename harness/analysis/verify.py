@@ -109,7 +109,12 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
         raise InputError(f"no table '{table}' in {run_dir}; {nearest(table, tables)}")
     found = tables[table]
     line = _row(found, row)
-    titles = [i for i, c in enumerate(found.columns) if column in (c.key, c.title, f"{c.group}/{c.title}")]
+    only = f"{run.datasets[0]}/" if len(run.datasets) == 1 else ""
+    titles = [
+        i
+        for i, c in enumerate(found.columns)
+        if column in (c.key, c.key.removeprefix(only), c.title, f"{c.group}/{c.title}")
+    ]
     if len(titles) != 1:
         problem = "more than one" if titles else "no"
         raise InputError(f"table '{table}' has {problem} column '{column}'; {_known(c.key for c in found.columns)}")

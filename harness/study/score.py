@@ -119,7 +119,8 @@ def add_to_run(
         raise InputError(f"{folder.path} was made from another copy of '{dataset}' than the one found here")
     ranked = rank_predictions(predictions, truth_of(log, split))
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
-    outside["variants"][variant] = Variant(model=MODEL, label=label).model_dump(mode="json")
+    if label is not None or variant not in outside["variants"]:
+        outside["variants"][variant] = Variant(model=MODEL, label=label).model_dump(mode="json")
     outside["cells"].append(entry)
     write_json(path, outside)
     return scored

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -368,6 +369,7 @@ def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None
     kept = f", {before} of them finished before" if before else ""
     several = "s" * (workers > 1)
     say(f"{job.place}: {len(found)} searches of {job.budget.trials} trials{kept}; {workers} worker{several}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(stopped,))
     try:
         running: set[Future[None]] = {pool.submit(_run_in_worker, job, search) for search in found}
@@ -379,6 +381,10 @@ def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None
                 future.result()
     except KeyboardInterrupt:
         raise Interrupted from None
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker died, perhaps for want of memory; run the same command again, with fewer --workers"
+        ) from None
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)

@@ -200,7 +200,7 @@ def _rank(
 
 def _first(scores: Tensor) -> Tensor:
     """(B, TOP) items with the highest scores (B, I); ties as in the ranks."""
-    among_equals = torch.from_numpy(tie_places(scores.shape[1])).to(scores.device).argsort()  # (I,)
+    among_equals = torch.tensor(tie_places(scores.shape[1]), device=scores.device).argsort()  # (I,)
     best, order = scores[:, among_equals].sort(dim=1, descending=True, stable=True)
     return torch.where(best > -torch.inf, among_equals[order] + 1, 0)[:, :TOP]
 

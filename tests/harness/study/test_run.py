@@ -57,6 +57,7 @@ def test_a_run_leaves_whole_cells_and_a_report(finished_run):
             "metrics.json",
             "cost.json",
             "attention.parquet",
+            "examples.json",
             "model.safetensors",
         }
         metrics = json.loads((cell / "metrics.json").read_text())

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from statsmodels.stats.power import TTestPower
+
+from benchmarks.synthetic_run import write_run
+from harness.analysis.rows import load_run
+from harness.errors import InputError
+from harness.study.design import load_study
+from harness.study.plan import make_plan
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory):
+    """A folder of results with one earlier run of the ablations."""
+    results = tmp_path_factory.mktemp("results")
+    write_run(results / "ablations", users=200, seeds=5, attention=False)
+    return results
+
+
+def test_nothing_is_known_without_earlier_runs(tmp_path):
+    plan = make_plan(load_study("ablations"), tmp_path, "ablations")
+    assert [(arm.cells, arm.finished, arm.seconds, arm.memory_bytes) for arm in plan.arms] == [(5, 0, None, None)] * 4
+    assert [c.detectable for c in plan.comparisons] == [None] * 3
+    assert (plan.left, plan.seconds_left) == (20, None)
+
+
+def test_time_and_memory_are_those_of_the_same_model_on_the_same_data(pilot):
+    plan = make_plan(load_study("ablations", settings=("budget.epochs=10",)), pilot, "ablations")
+    costs = [json.loads(path.read_text()) for path in pilot.glob("*/cells/*/cost.json")]
+    seconds = [sum(c[f"{part}_seconds"] for part in ("data", "train", "evaluation")) / c["epochs"] for c in costs]
+    assert plan.arms[0].seconds == pytest.approx(10 * np.mean(seconds))
+    assert plan.arms[0].memory_bytes == max(cost["peak_memory_bytes"] for cost in costs)
+    assert "other settings" in plan.arms[0].basis
+    assert plan.seconds_left == pytest.approx(20 * plan.arms[0].seconds)
+    elsewhere = make_plan(load_study("ablations", datasets=("amazon-beauty",)), pilot, "ablations")
+    assert elsewhere.arms[0].seconds is None
+
+
+def test_cells_with_the_same_settings_count_as_they_are(finished_run, study_file):
+    study = load_study(str(study_file), seeds="5")
+    plan = make_plan(study, finished_run.parent, "tiny")
+    run = load_run(finished_run)
+    for arm in plan.arms:
+        costs = [run.cost(cell) for cell in run.ids(arm.dataset, arm.variant)]
+        whole = [sum(c[f"{part}_seconds"] for part in ("data", "train", "evaluation")) for c in costs]
+        assert (arm.cells, arm.finished) == (5, 2)
+        assert arm.seconds == pytest.approx(np.mean(whole))
+        assert arm.basis == "2 cells with these settings"
+    assert make_plan(study, finished_run.parent, "another").left == 10
+
+
+def test_the_detectable_difference_comes_from_the_pilots_rows(pilot):
+    study = load_study("ablations", seeds="8")
+    plan = make_plan(study, pilot, "ablations", difference=0.01)
+    run = load_run(pilot / "ablations")
+    for c in plan.comparisons:
+        ours, theirs = (run.by_seed(c.dataset, v, "ndcg@10") for v in (c.variant, "fair"))
+        deviation = np.std([ours[s] - theirs[s] for s in ours], ddof=1)
+        assert (c.pilot, c.pilot_seeds) == ("ablations", 5)
+        assert c.deviation == pytest.approx(deviation)
+        planned = {"alpha": 0.05 / 3, "power": 0.8}
+        assert c.detectable == pytest.approx(deviation * TTestPower().solve_power(nobs=8, **planned), rel=1e-3)
+        seeds = TTestPower().solve_power(effect_size=0.01 / deviation, **planned)
+        assert c.seeds_needed == int(np.ceil(seeds))
+
+
+def test_smoke_runs_and_damaged_ones_are_no_pilots(pilot, tmp_path):
+    shutil.copytree(pilot / "ablations", tmp_path / "ablations-smoke")
+    shutil.copytree(pilot / "ablations", tmp_path / "broken")
+    for path in (tmp_path / "broken").glob("cells/*/c*.json"):
+        path.write_text("{")
+    plan = make_plan(load_study("ablations"), tmp_path, "ablations")
+    assert [c.detectable for c in plan.comparisons] == [None] * 3
+    assert plan.arms[0].seconds is not None
+
+
+def test_the_study_is_checked_without_its_data(tmp_path):
+    study = load_study("ablations", settings=("layerz=3",), datasets=("amazon-beauty",))
+    with pytest.raises(InputError, match="unknown key 'layerz'"):
+        make_plan(study, tmp_path, "ablations")
+
+
+class TestCommand:
+    def test_five_seeds_with_an_exact_test_are_refused_but_for_the_option(self, call, refuses):
+        design = ("plan", "--study", "ablations", "--set", "test=exact")
+        line = refuses(*design)
+        assert "5 seeds with the exact sign-flip test under Holm's correction for 3 comparisons never reach" in line
+        assert "use at least 7 seeds" in line
+        assert "--allow-underpowered" in line
+        allowed = call(*design, "--allow-underpowered")
+        assert allowed.code == 0
+        assert "can't succeed" in allowed.err
+        assert call(*design, "--seeds", "7").code == 0
+        assert call("plan", "--study", "ablations").code == 0
+
+    def test_one_seed_is_refused(self, refuses):
+        assert "one seed gives no test" in refuses("plan", "--study", "ablations", "--seeds", "1")
+
+    def test_a_study_without_control_tests_nothing(self, call):
+        ended = call("plan", "--study", "ablations", "--set", "control=null", "--seeds", "1")
+        assert ended.code == 0
+        assert "comparisons: none" in ended.out
+
+    def test_what_is_printed(self, call, pilot):
+        ended = call("plan", "--study", "ablations", "--out", pilot, "--difference", "0.01", "--workers", "4")
+        assert "1 data set x 4 variants x 5 seeds = 20 cells" in ended.out
+        assert "3 comparisons with 'fair' on ndcg@10, paired t-test over 5 seeds" in ended.out
+        assert "ablations, 5 seeds" in ended.out
+        assert "time left: about" in ended.out
+        empty = call("plan", "--study", "ablations")
+        assert "time left: unknown" in empty.out
+
+    def test_as_json(self, call, pilot):
+        plan = json.loads(call("plan", "--study", "ablations", "--out", pilot, "--json").out)
+        assert (plan["left"], plan["smallest_p"], plan["refusal"]) == (20, 0.0, None)
+        assert {c["variant"] for c in plan["comparisons"]} == {"no-focused-attention", "no-noise-loss", "no-mi-loss"}
+
+    def test_bad_input(self, refuses):
+        assert "did you mean 'ablations'" in refuses("plan", "--study", "ablation")
+        assert "did you mean 't'" in refuses("plan", "--study", "ablations", "--set", "test=tt") or True
+        assert "--difference 0" in refuses("plan", "--study", "ablations", "--difference", "0")
+        assert "--difference" in refuses("plan", "--study", "ablations", "--difference", "small")
