@@ -6,10 +6,13 @@ its signed mass can be small, or sum to less than 1, where its absolute mass is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -142,38 +145,60 @@ def examples(run: Run, dataset: str) -> Figure | None:
     if not shown:
         return None
     first = kept[shown[0]]
-    lengths = [len(example["events"]) for example in first.values()]
-    largest = max(np.abs(heads).max() for v in shown for example in kept[v].values() for heads in example["layers"])
+    maps = {v: {user: _with_earlier(example) for user, example in kept[v].items()} for v in shown}
+    rows = [maps[shown[0]][user][0].shape[1] for user in first]
+    largest = max(np.abs(heads).max() for users in maps.values() for layers in users.values() for heads in layers)
+    norm = FuncNorm((_root, _square), -largest, largest)
     with style():
-        figure = new_figure(FULL, 0.8 + sum(0.45 + 0.15 * length for length in lengths))
+        figure = new_figure(FULL, 0.8 + sum(0.45 + 0.15 * count for count in rows))
         axes = figure.subplots(
             len(first), len(shown), squeeze=False, sharey="row",
-            gridspec_kw={"height_ratios": [3 + n for n in lengths]},
+            gridspec_kw={"height_ratios": [3 + count for count in rows]},
         )  # fmt: skip
         for row, (user, example) in enumerate(first.items()):
             for axis, variant in zip(axes[row], shown, strict=True):
-                mesh = _heat_map(axis, [np.array(heads) for heads in kept[variant][user]["layers"]], largest)
+                mesh = _heat_map(axis, maps[variant][user], norm)
                 if row == 0:
                     axis.set_title(run.label(variant), pad=14)
-            axes[row, 0].set_yticks(np.arange(lengths[row]) + 0.5, [_short(event) for event in example["events"]])
-            axes[row, 0].set_ylim(lengths[row], 0)
+            names = [_short(event) for event in example["events"]]
+            if example["earlier"]:
+                names.insert(0, f"({example['earlier']} earlier ones, summed)")
+            axes[row, 0].set_yticks(np.arange(rows[row]) + 0.5, names)
+            axes[row, 0].set_ylim(rows[row], 0)
             axes[row, 0].annotate(
                 f"user {user}, next: {_short(example['target'])}", (0, 0), (-4, -4), xycoords="axes fraction",
                 textcoords="offset points", ha="right", va="top", fontsize=7, style="italic", color=INK,
             )  # fmt: skip
-        bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.4, aspect=40, label="Signed weight")
-        bar.set_ticks([-largest, 0, largest], labels=[f"−{largest:.2g}", "0", f"+{largest:.2g}"])
+        bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=0.4, aspect=40, label="Signed weight", pad=0.01)
+        ticks = [share * largest for share in (-1, -0.25, 0, 0.25, 1)]
+        bar.set_ticks(ticks, labels=[f"{tick:+.2g}".replace("-", "−") if tick else "0" for tick in ticks])
+        bar.minorticks_off()
     return figure
 
 
-def _heat_map(axis: Axes, layers: list[np.ndarray], largest: float) -> QuadMesh:
+def _with_earlier(example: dict[str, Any]) -> list[np.ndarray]:
+    """Per layer (H, L) weights, those of the earlier events as a sum in front where there are any."""
+    layers = [np.array(heads) for heads in example["layers"]]
+    if not example["earlier"]:
+        return layers
+    return [np.column_stack(parts) for parts in zip(example["rest"], layers, strict=True)]
+
+
+def _root(weight: np.ndarray) -> np.ndarray:
+    return np.sign(weight) * np.sqrt(np.abs(weight))
+
+
+def _square(root: np.ndarray) -> np.ndarray:
+    return np.sign(root) * np.square(root)
+
+
+def _heat_map(axis: Axes, layers: list[np.ndarray], norm: FuncNorm) -> QuadMesh:
     """Per layer (H, L) weights: a column per head and a row per event, a gap between layers."""
     at, ticks = 0.0, []
     for layer, weights in enumerate(layers):
         heads, events = weights.shape
-        mesh = axis.pcolormesh(
-            at + np.arange(heads + 1), np.arange(events + 1), weights.T, cmap="RdBu_r", vmin=-largest, vmax=largest
-        )
+        edges = at + np.arange(heads + 1), np.arange(events + 1)
+        mesh = axis.pcolormesh(*edges, weights.T, cmap="RdBu_r", norm=norm)
         axis.text(at + heads / 2, -0.2, f"layer {layer + 1}", ha="center", va="bottom", fontsize=7, color=INK)
         ticks += [(at + head + 0.5, str(head + 1)) for head in range(heads)]
         at += heads + 0.25

@@ -25,16 +25,16 @@ def decoding_table(run: Run) -> Table | None:
         return None
     every = [audit for found in audits.values() for audit in found.values()]
     k = min(max(_cutoffs(audit)) for audit in every)
-    free, items, exact = "Free", "Codes of items", "Against exact scores"
+    free, items, exact = "Free", "Codes of items", "Against exact"
     columns = (
-        (Column(f"free/invalid@{k}", f"Invalid, first {k}", free), ("free", f"invalid@{k}")),
-        (Column(f"free/short@{k}", "Short lists", free), ("free", f"short@{k}")),
-        (Column(f"free/recall@{k}", f"Recall@{k}", free), ("free", f"recall@{k}")),
-        (Column(f"constrained/recall@{k}", f"Recall@{k}", items), ("constrained", f"recall@{k}")),
-        (Column(f"constrained/code_recall@{k}", f"Code recall@{k}", items), ("constrained", f"code_recall@{k}")),
-        (Column(f"constrained/prefix_recall@{k}", "All but last", items), ("constrained", f"prefix_recall@{k}")),
+        (Column(f"free/invalid@{k}", "Invalid", free), ("free", f"invalid@{k}")),
+        (Column(f"free/short@{k}", "Short", free), ("free", f"short@{k}")),
+        (Column(f"free/recall@{k}", "Recall", free), ("free", f"recall@{k}")),
+        (Column(f"constrained/recall@{k}", "Recall", items), ("constrained", f"recall@{k}")),
+        (Column(f"constrained/code_recall@{k}", "Of codes", items), ("constrained", f"code_recall@{k}")),
+        (Column(f"constrained/prefix_recall@{k}", "But last", items), ("constrained", f"prefix_recall@{k}")),
         (Column(f"exact/overlap@{k}", "Overlap", exact), ("exact", f"overlap@{k}")),
-        (Column(f"exact/same@{k}", "Same list", exact), ("exact", f"same@{k}")),
+        (Column(f"exact/same@{k}", "Same", exact), ("exact", f"same@{k}")),
         (Column("catalogue/colliding", "Colliding", "Items"), ("catalogue", "colliding")),
     )
     lines = []
@@ -46,11 +46,12 @@ def decoding_table(run: Run) -> Table | None:
     compared = sorted({audit["exact"]["users"] for audit in every})
     caption = (
         f"Decoding audit{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, in percent, mean ± standard "
-        f"deviation over seeds; {_list(users)} test histories, beams of {_list(beams)}, history kept among the "
-        f"candidates. Free: any combination of codes may come out; invalid: it names no item; short: fewer than {k} "
-        "items are left. Codes of items: only those are followed; code recall counts a hit whoever shares the codes, "
-        "all but last if the last code may differ. Against exact scores: what the list has in common with the "
-        f"ranking of the whole catalogue, for {_list(compared)} histories. Colliding: items that share their codes."
+        f"deviation over seeds, of the first {k} of each list; {_list(users)} test histories, beams of "
+        f"{_list(beams)}, history kept among the candidates. Free: any combination of codes may come out; invalid: it "
+        f"names no item; short: fewer than {k} items are left. Codes of items: only those are followed; recall of "
+        "codes counts a hit whoever shares the codes, but last if the last code may differ. Against exact: what the "
+        f"list shares with the ranking of the whole catalogue, for {_list(compared)} histories. Colliding: items that "
+        "share their codes."
     )
     notes = provenance(run, run.datasets, run.variants)[1:]
     heads = tuple(column for column, _ in columns)

@@ -13,6 +13,8 @@ from harness.analysis.statistics import TESTS, Comparison, compare, family
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
 
 __all__ = [
+    "ATTENTION",
+    "RANKING",
     "Quantity",
     "noise_comparisons",
     "noise_quantities",
@@ -22,6 +24,9 @@ __all__ = [
 ]
 
 
+ATTENTION = ("injected_abs", "injected", "similarity")
+RANKING = ("metric", "effect", "overlap")
+"""Quantities that stand together in a figure and in a table of differences."""
 Statistics = dict[tuple[str, str, float], float]
 """What :meth:`Run.noise` gives."""
 
@@ -31,12 +36,19 @@ class Quantity:
     """What is read off a cell's noise statistics at one share of injected events."""
 
     title: str
-    """As a column's or a panel's heading."""
+    """As a column's heading."""
+    group: str
+    """What columns side by side share as a heading."""
     about: str
     """As a caption says it."""
     read: Callable[[Statistics, float], float | None]
     higher_is_better: bool
     digits: int
+
+    @property
+    def heading(self) -> str:
+        """As a panel's heading, which stands alone."""
+        return f"{self.group}: {self.title.lower()}" if self.title != self.title.upper() else self.title
 
 
 def noise_quantities(run: Run) -> dict[str, Quantity]:
@@ -55,23 +67,24 @@ def noise_quantities(run: Run) -> dict[str, Quantity]:
 
     return {
         "injected_abs": Quantity(
-            "Mass on noise (abs.)", "share of the absolute attention weight that lies on injected events",
+            "Absolute", "Weight on noise", "share of the absolute attention weight that lies on injected events",
             statistic("injected_abs"), False, 3,
         ),
         "injected": Quantity(
-            "Mass on noise (signed)", "signed attention weight on injected events", statistic("injected"), False, 3,
+            "Signed", "Weight on noise", "signed attention weight on injected events",
+            statistic("injected"), False, 3,
         ),
         "similarity": Quantity(
-            "Map similarity", "1 − total variation between the attention on the real events with and without noise",
+            "Similarity", "Maps", "1 − total variation between the attention on the real events with and without noise",
             statistic("similarity"), True, 3,
         ),
-        "metric": Quantity(label, f"{label} with noise", statistic(metric), True, 4),
+        "metric": Quantity(label, "Ranking", f"{label} with noise", statistic(metric), True, 4),
         "effect": Quantity(
-            f"{label}, effect %", f"change of {label} by the injected events alone, in percent of the undisturbed",
+            "Effect %", "Ranking", f"change of {label} by the injected events alone, in percent of the undisturbed",
             effect, True, 1,
         ),
         "overlap": Quantity(
-            "Top-10 overlap", "share of the ten best items that are the same with and without noise",
+            "Overlap", "Ranking", "share of the ten best items that are the same with and without noise",
             statistic(f"{candidates}/overlap@10"), True, 3,
         ),
     }  # fmt: skip
@@ -121,7 +134,11 @@ def noise_tables(run: Run) -> list[Table]:
     if not shares:
         return []
     quantities = noise_quantities(run)
-    return [_levels(run, quantities, shares), *_differences(run, quantities, [s for s in shares if s > 0])]
+    return [
+        _levels(run, quantities, shares),
+        *_differences(run, "noise-attention", {key: quantities[key] for key in ATTENTION}, shares),
+        *_differences(run, "noise-ranking", {key: quantities[key] for key in RANKING}, shares),
+    ]
 
 
 def _levels(run: Run, quantities: dict[str, Quantity], shares: list[float]) -> Table:
@@ -137,7 +154,7 @@ def _levels(run: Run, quantities: dict[str, Quantity], shares: list[float]) -> T
                 ids = tuple(run.ids(dataset, variant))
                 entries.append(Entry(fixed(mean, quantity.digits), mean, spread, sd, cells=ids))
             lines.append(Line(variant, run.label(variant), tuple(entries), _group(run, dataset, share)))
-    heads = tuple(Column(key, quantity.title) for key, quantity in quantities.items())
+    heads = tuple(Column(key, quantity.title, quantity.group) for key, quantity in quantities.items())
     caption = (
         f"Random items in the test histories{_where(run)}, mean ± standard deviation over seeds. "
         + "; ".join(f"{quantity.title}: {quantity.about}" for key, quantity in quantities.items() if key != "metric")
@@ -146,13 +163,13 @@ def _levels(run: Run, quantities: dict[str, Quantity], shares: list[float]) -> T
     return Table("noise", caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-noise", "Injected")
 
 
-def _differences(run: Run, quantities: dict[str, Quantity], shares: list[float]) -> list[Table]:
+def _differences(run: Run, name: str, quantities: dict[str, Quantity], shares: list[float]) -> list[Table]:
     tested = {key: noise_comparisons(run, quantity) for key, quantity in quantities.items()}
     family_size = max(map(len, tested.values()))
     if not family_size:
         return []
     lines = []
-    for dataset, share in ((d, s) for d in run.datasets for s in shares):
+    for dataset, share in ((d, s) for d in run.datasets for s in shares if s > 0):
         for variant in [v for v in run.variants if v != run.control]:
             ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
             entries = []
@@ -166,14 +183,13 @@ def _differences(run: Run, quantities: dict[str, Quantity], shares: list[float])
                 mark = "*" if c.verdict in ("better", "worse") else ""
                 entries.append(Entry(text, c.difference, mark=mark, cells=ids))
             lines.append(Line(variant, run.label(variant), tuple(entries), _group(run, dataset, share)))
-    heads = tuple(Column(key, quantity.title) for key, quantity in quantities.items())
+    heads = tuple(Column(key, quantity.title, quantity.group) for key, quantity in quantities.items())
     caption = (
         f"Differences to {run.label(run.control)} with random items in the test histories{_where(run)}: paired over "
         f"seeds, 95 % interval (Student's t). *: p < 0.05 by the {TESTS[run.test]}, with Holm's correction for the "
         f"{count(family_size, 'comparison')} of a column."
     )
-    label = f"{run.name}-noise-differences"
-    return [Table("noise-differences", caption, "Variant", heads, tuple(lines), _notes(run), label, "Injected")]
+    return [Table(name, caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-{name}", "Injected")]
 
 
 def _group(run: Run, dataset: str, share: float) -> str:

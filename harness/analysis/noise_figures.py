@@ -9,6 +9,8 @@ from scipy import stats
 
 from harness.analysis.figures import _legend
 from harness.analysis.noise import (
+    ATTENTION,
+    RANKING,
     Quantity,
     noise_comparisons,
     noise_quantities,
@@ -27,12 +29,12 @@ def noise_attention(run: Run, dataset: str) -> Figure | None:
     Above, means over seeds with 95 % intervals; below, paired differences to the control with theirs. None where no
     cell measured attention under noise.
     """
-    return _figure(run, dataset, ("injected_abs", "injected", "similarity"))
+    return _figure(run, dataset, ATTENTION)
 
 
 def noise_accuracy(run: Run, dataset: str) -> Figure | None:
     """The primary metric, what of its change the noise alone explains, and how many of the ten best items stay."""
-    return _figure(run, dataset, ("metric", "effect", "overlap"))
+    return _figure(run, dataset, RANKING)
 
 
 def _figure(run: Run, dataset: str, keys: tuple[str, ...]) -> Figure | None:
@@ -53,7 +55,8 @@ def _figure(run: Run, dataset: str, keys: tuple[str, ...]) -> Figure | None:
                 axes[0, column].plot(shares, _proportion(run, dataset, shares), color=GREY, linestyle=":", zorder=0)
             if key == "metric":
                 _calm(run, dataset, shown, shares, axes[0, column])
-            axes[0, column].set_title(quantity.title)
+            _limit(axes[0, column])
+            axes[0, column].set_title(quantity.heading)
             axes[-1, column].set_xlabel("Injected events (%)")
             axes[-1, column].set_xticks(shares, [f"{100 * share:g}" for share in shares])
             for variant in others:
@@ -89,6 +92,14 @@ def _curve(run: Run, dataset: str, variant: str, quantity: Quantity, shares: lis
     )  # fmt: skip
     half = np.array([_half_width(found) for _, found in there])
     axis.fill_between(at, mean - half, mean + half, color=seen.color, alpha=0.15, linewidth=0)
+
+
+def _limit(axis: Axes) -> None:
+    """Keeps the axis to the curves and as much room again; the intervals of a few seeds may reach far beyond."""
+    curves = np.concatenate([line.get_ydata() for line in axis.lines])
+    low, high = axis.get_ylim()
+    room = np.ptp(curves) or abs(curves[0]) or 1.0
+    axis.set_ylim(max(low, curves.min() - room), min(high, curves.max() + room))
 
 
 def _half_width(values: np.ndarray) -> float:

@@ -150,7 +150,7 @@ def pictures(run: Run) -> Iterator[Picture]:
                 f"attention-examples{suffix}",
                 f"Signed attention of three users' last events{where} on the items of their histories (oldest above, a "
                 "column per head), for the first seed. The users were chosen by a hash of their ids, not by what "
-                "their maps look like. Red is positive, blue negative.",
+                "their maps look like. Red: positive, blue: negative; colours follow the square root of the weight.",
                 attention_figures.examples,
             ),
         ]
@@ -241,7 +241,7 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
     )  # fmt: skip
     shown = {table.name: Markup(html_table(table)) for table in tables}
     cost, tuning, decoding = shown.pop("cost"), shown.pop("tuning", None), shown.pop("decoding", None)
-    noise = [shown.pop(name) for name in ("noise", "noise-differences") if name in shown]
+    noise = [shown.pop(name) for name in ("noise", "noise-attention", "noise-ranking") if name in shown]
     return environment.get_template("report.html").render(
         run=run,
         title=run.study.get("title") or run.name,

@@ -120,12 +120,11 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
         raise InputError(f"table '{table}' has {problem} column '{column}'; {_known(c.key for c in found.columns)}")
     key, entry = found.columns[titles[0]].key, line.entries[titles[0]]
     lines = run.cells.set_index("id")
-    sources = tuple(
-        Source(
-            cell, *lines.loc[cell, ["dataset", "variant", "seed"]], run.path / "cells" / cell, _value(run, cell, key)
-        )
-        for cell in entry.cells
-    )
+    sources = []
+    for cell in entry.cells:
+        dataset, variant, seed = lines.loc[cell, ["dataset", "variant", "seed"]]
+        value = _value(run, cell, key)
+        sources.append(Source(cell, dataset, variant, int(seed), run.path / "cells" / cell, value))
     printed = entry.text + (f" ± {entry.spread}" if entry.spread else "") + entry.mark
     return Trace(table, line.label, key, printed, entry.value, tuple(sources))
 

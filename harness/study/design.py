@@ -23,7 +23,7 @@ __all__ = ["Noise", "Space", "Study", "Variant", "load_study", "merged", "study_
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
     *("differences", "relative", "per-action", "candidates", "published", "tuning", "cost"),
-    *("noise", "noise-differences", "decoding", "claims"),
+    *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
 

@@ -121,7 +121,10 @@ def add_to_run(
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     if label is not None or variant not in outside["variants"]:
         outside["variants"][variant] = Variant(model=MODEL, label=label).model_dump(mode="json")
-    outside["cells"].append(entry)
+    names = list(outside["variants"])
+    outside["cells"] = sorted(
+        [*outside["cells"], entry], key=lambda cell: (names.index(cell["variant"]), cell["dataset"], cell["seed"])
+    )
     write_json(path, outside)
     return scored
 

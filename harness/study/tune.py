@@ -20,6 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from safetensors import SafetensorError, safe_open
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Split
-from harness.errors import CellFailed, InputError, Interrupted, nearest
+from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import digest, read_json, write_json, write_text, writing
 from harness.study.cells import Cell, Inputs, make_arm, make_cells, resolved
 from harness.study.design import Space, Study
@@ -52,6 +53,7 @@ SEED = 1_000_000
 """Trials train with a seed that no study has: nothing is chosen for the luck of a seed that is reported later."""
 LEDGER, TUNED = "tuning.json", "tuned.yaml"
 POLL_SECONDS = 1.0
+MOST_CORNERS = 1000
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -62,6 +64,9 @@ class Budget:
     trials: int
     seconds: float | None = None
     """Of training and validation, over all trials of a search; a trial at which it ends counts as pruned."""
+
+    def is_spent(self, trials: list[dict[str, Any]]) -> bool:
+        return len(trials) >= self.trials or (self.seconds is not None and _seconds(trials) >= self.seconds)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def tune(
         found = searches(study, inputs)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the workers when they start
         job = Job(study, place, budget, data_root, cache, device, threads)
-        _work(job, found, min(workers, len(found)), say)
+        _work(job, found, workers, say)
         entries = [_entry(search, study, budget, _trials(place / search.id)[: budget.trials]) for search in found]
     write_json(folder.path / LEDGER, entries)
     _write_tuned(folder.path / TUNED, study, entries)
@@ -131,8 +136,7 @@ def searches(study: Study, inputs: Inputs) -> list[Search]:
         for variant, space in study.search.items():
             if not space:
                 continue
-            for key, values in space.items():
-                _check_setting(study, dataset, variant, key, values)
+            _check_space(study, dataset, variant, space)
             _, split = inputs.split(dataset, make_arm(study, dataset, variant).data)
             settings = resolved(study, dataset, make_arm(study, dataset, variant))
             spaces = {key: values.described() for key, values in space.items()}
@@ -141,18 +145,21 @@ def searches(study: Study, inputs: Inputs) -> list[Search]:
     return found
 
 
-def _check_setting(study: Study, dataset: str, variant: str, key: str, space: Space) -> None:
+def _check_space(study: Study, dataset: str, variant: str, space: dict[str, Space]) -> None:
+    """Raises InputError where a setting must not be searched, or no corner of the space is possible."""
     where = f"study '{study.study}', search of '{variant}'"
-    part, _, rest = key.partition(".")
-    if part == "data" and rest != "max_length":
-        if rest not in DataConfig.model_fields:
-            raise InputError(f"{where}: unknown key '{key}'; {nearest(rest, DataConfig.model_fields)}")
-        raise InputError(f"{where}: '{key}' decides what is measured, so it can't be searched; take it out")
-    for value in space.ends():
+    for key in space:
+        part, _, rest = key.partition(".")
+        if part == "data" and rest != "max_length" and rest in DataConfig.model_fields:
+            raise InputError(f"{where}: '{key}' decides what is measured, so it can't be searched; take it out")
+    refusal = None
+    for corner in islice(product(*(values.ends() for values in space.values())), MOST_CORNERS):
         try:
-            make_arm(_with(study, dataset, variant, {key: value}), dataset, variant)
+            make_arm(_with(study, dataset, variant, dict(zip(space, corner, strict=True))), dataset, variant)
+            return
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+            refusal = refusal or error
+    raise InputError(f"{where}: {refusal}") from refusal
 
 
 def _with(study: Study, dataset: str, variant: str, settings: dict[str, Any]) -> Study:
@@ -191,10 +198,8 @@ def run_search(job: Job, search: Search, should_stop: Callable[[], bool]) -> Non
     inputs = ValidationOnly(job.data_root, job.cache)
     folder = job.place / search.id
     trials = _trials(folder)
-    while len(trials) < job.budget.trials:
-        left = None if job.budget.seconds is None else job.budget.seconds - sum(t["seconds"] for t in trials)
-        if left is not None and left <= 0:
-            return
+    while not job.budget.is_spent(trials):
+        left = None if job.budget.seconds is None else job.budget.seconds - _seconds(trials)
         trials.append(_Trial(job, search, trials, left, inputs).run(folder, should_stop))
         write_json(folder / "trials.json", trials)
 
@@ -202,6 +207,10 @@ def run_search(job: Job, search: Search, should_stop: Callable[[], bool]) -> Non
 def _trials(folder: Path) -> list[dict[str, Any]]:
     path = folder / "trials.json"
     return read_json(path) if path.exists() else []
+
+
+def _seconds(trials: list[dict[str, Any]]) -> float:
+    return sum(trial["seconds"] for trial in trials)
 
 
 class _Trial:
@@ -251,7 +260,7 @@ class _Trial:
             cell = Cell(f"{search.id}-{self.number}", search.dataset, arm, SEED, {})
             data = task_data(study, cell, self.inputs, self.job.device)
             model = build_model(cell, data, self.inputs)
-        except InputError as error:  # each setting is possible alone
+        except InputError as error:
             raise CellFailed(str(error)) from error
         for row in _rows_before(folder / CHECKPOINT):
             self._on_epoch(row)
@@ -362,14 +371,18 @@ def _run_in_worker(job: Job, search: Search) -> None:
 
 
 def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None]) -> None:
-    context = multiprocessing.get_context("spawn")
-    stopped = context.Event()
     told = {search.id: len(_trials(job.place / search.id)) for search in found}
     before = sum(min(done, job.budget.trials) for done in told.values())
     kept = f", {before} of them finished before" if before else ""
+    found = [search for search in found if not job.budget.is_spent(_trials(job.place / search.id))]
+    workers = min(workers, len(found))
     several = "s" * (workers > 1)
-    say(f"{job.place}: {len(found)} searches of {job.budget.trials} trials{kept}; {workers} worker{several}")
+    say(f"{job.place}: {len(told)} searches of {job.budget.trials} trials{kept}; {workers} worker{several}")
+    if not found:
+        return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    context = multiprocessing.get_context("spawn")
+    stopped = context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(stopped,))
     try:
         running: set[Future[None]] = {pool.submit(_run_in_worker, job, search) for search in found}

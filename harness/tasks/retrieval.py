@@ -121,7 +121,7 @@ Outcome = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
 
 
 def rank_by_scores(scores: Tensor, target: Tensor, owner: Tensor, seen: Tensor) -> Outcome:
-    """Exact ranks from scores (B, I); equal scores rank in the order of :func:`harness.tasks.ranking_metrics.tie_places`."""
+    """Exact ranks from scores (B, I); equal scores rank in the order of ``tie_places``."""
     n_users, n_items = scores.shape
     place = torch.tensor(tie_places(n_items), device=scores.device)
     own = scores.gather(1, target[:, None] - 1)  # (B, 1)

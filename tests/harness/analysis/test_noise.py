@@ -127,7 +127,7 @@ def test_comparisons_are_paired_tests_in_one_family(run):
 
 
 def test_tables_hold_levels_and_differences(run):
-    levels, differences = noise_tables(run)
+    levels, differences, ranking = noise_tables(run)
     assert {line.group for line in levels.lines} == {"0 % injected", "10 % injected", "30 % injected"}
     line = next(x for x in levels.lines if x.key == "fair" and x.group.startswith("30"))
     values = [raw(run, "fair", seed, 0.3, "injected_abs") for seed in range(4)]
@@ -135,11 +135,12 @@ def test_tables_hold_levels_and_differences(run):
     assert line.entries[0].spread_value == pytest.approx(np.std(values, ddof=1))
     missing = next(x for x in levels.lines if x.key == "no-mi-loss")
     assert all(entry.value is None for entry in missing.entries)
+    assert len(differences.lines) == len(ranking.lines) == 6
     line = next(x for x in differences.lines if x.key == "no-focused-attention" and x.group.startswith("30"))
     assert line.entries[0].mark == "*"
     assert line.entries[0].text.startswith("+")
     assert "15.0 % of the real events at 30 %" in levels.notes[0]
-    for table in (levels, differences):
+    for table in (levels, differences, ranking):
         assert all(render(table, form) for form in ("tex", "md", "csv", "html"))
 
 
@@ -174,11 +175,10 @@ def test_examples_show_the_control_beside_another_on_one_scale(run):
     panels = figure.axes[:6]  # three users, two variants
     assert [axis.get_title(loc="left") for axis in panels[:2]] == ["FAIR", "w/o focused attention"]
     titles = [label.get_text() for label in panels[0].get_yticklabels()]
-    assert titles[0] == "i0"  # an item without a title
-    assert titles[1] == r"Item 1 & co. (\$5)"
+    assert titles[:3] == ["(3 earlier ones, summed)", "i0", r"Item 1 & co. (\$5)"]  # the first has no title
     meshes = [mesh for axis in panels for mesh in axis.collections]
     assert {mesh.get_clim() for mesh in meshes} == {(-0.4, 0.4)}
-    assert np.asarray(meshes[0].get_array()).reshape(15, 2)[:, 0] == pytest.approx(np.linspace(-0.2, 0.4, 15))
+    assert np.asarray(meshes[0].get_array()).reshape(16, 2)[:, 0] == pytest.approx([0.1, *np.linspace(-0.2, 0.4, 15)])
 
 
 def test_the_audit_is_a_table(run):
@@ -214,7 +214,7 @@ def test_the_report_shows_and_verify_watches_all_of_it(folder, tmp_path):
     copy = tmp_path / "noise"
     shutil.copytree(folder, copy)
     paths = {path.name for path in write_report(copy)}
-    assert {"noise.tex", "noise-differences.csv", "decoding.md", "noise-attention.pdf", "noise-accuracy.png"} <= paths
+    assert {"noise.tex", "noise-ranking.csv", "decoding.md", "noise-attention.pdf", "noise-accuracy.png"} <= paths
     assert {"attention-relevance.pdf", "attention-examples.png"} <= paths
     text = (copy / "report.html").read_text()
     for section in ("noise", "decoding"):

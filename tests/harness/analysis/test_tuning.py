@@ -6,7 +6,10 @@ import pytest
 
 from harness.analysis import figures
 from harness.analysis.rows import load_run
+from harness.analysis.study_tables import study_tables
+from harness.analysis.tables import render
 from harness.analysis.tuning import border_distance, equal_budgets, ledger_table, load_tuning
+from harness.analysis.verify import trace
 from harness.errors import InputError
 
 
@@ -54,3 +57,24 @@ def test_loading(own_run):
     (own_run / "tuning.json").write_text(json.dumps([{"dataset": "x"}]))
     with pytest.raises(InputError, match="lacks 'variant'"):
         load_tuning(load_run(own_run))
+
+
+def test_tables_that_mix_unequal_budgets_carry_a_mark(own_run):
+    fair, other = _entry("fair", [0.1, 0.2, 0.3]), _entry("no-mi-loss", [0.2])
+    (own_run / "tuning.json").write_text(json.dumps([fair, other]))
+    tables = {table.name: table for table in study_tables(load_run(own_run))}
+    for name in ("main", "differences", "candidates"):
+        labels = {line.key: line.label for line in tables[name].lines}
+        assert labels["no-mi-loss"] == "w/o MI loss †"
+        assert labels["no-noise-loss"] == "w/o noise loss †"
+        assert labels.get("fair", "FAIR") == "FAIR"
+        assert "w/o noise loss 0 of 3; w/o MI loss 1 of 3" in tables[name].notes[-1]
+    assert r"w/o MI loss $\dagger$" in render(tables["main"], "tex")
+    assert "†" not in render(tables["tuning"], "tex")
+    assert trace(own_run, "main", "w/o MI loss", "NDCG@10").row == "w/o MI loss †"
+
+
+def test_tables_of_equal_budgets_carry_none(own_run):
+    variants = load_run(own_run).variants
+    (own_run / "tuning.json").write_text(json.dumps([_entry(variant, [0.1, 0.2]) for variant in variants]))
+    assert not any("†" in render(table, "md") for table in study_tables(load_run(own_run)))

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from harness.errors import InputError
-from harness.study.design import load_study, merged, study_files
+from harness.study.cells import make_arm
+from harness.study.design import Study, load_study, merged, study_files
 
 
 def test_every_study_that_ships_loads_under_every_preset():
@@ -49,6 +50,19 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
         ({"settings": ("primary=ndgc@10",)}, "unknown metric 'ndgc@10'; did you mean 'ndcg'"),
         ({"settings": ("primary=ndcg",)}, "needs a cutoff"),
         ({"settings": ("primary=mrr",)}, "not among the metrics"),
+        ({"settings": ("test=wilcoxon",)}, "'test'"),
+        ({"settings": ("tables.main.rows=[cee]",)}, "table 'main': unknown variant 'cee'; did you mean 'ce'"),
+        ({"settings": ("tables.main.columns=[ndgc@10]",)}, "table 'main': unknown metric 'ndgc@10'; did you mean"),
+        ({"settings": ("tables.main.datasets=[ml-100k]",)}, "table 'main': unknown data set 'ml-100k'"),
+        ({"settings": ("tables.main.row=[ce]",)}, "table 'main': unknown key 'row'; did you mean 'rows'"),
+        ({"settings": ("tables.cost={}",)}, "table 'cost': choose another name"),
+        ({"settings": ("tables=[main]",)}, "'tables'"),
+        ({"settings": ("search.cee.dim.choices=[1]",)}, "search: unknown variant 'cee'; did you mean 'ce'"),
+        ({"settings": ("search.ce.dim.choice=[1]",)}, "unknown key 'search.ce.dim.choice'"),
+        ({"settings": ("search.ce.dim={low: 0, high: 1, log: true}",)}, "above 0 where log is true"),
+        ({"settings": ("search.ce.dim={low: 1, high: 2, choices: [1]}",)}, "either {low, high} or {choices}"),
+        ({"settings": ("search.ce.dim.choices=[1, 1]",)}, "different values"),
+        ({"settings": ("tuned.ml-100k.ce.dim=3",)}, "tuned: unknown data set 'ml-100k'"),
         ({"settings": ("control=full",)}, "control 'full' is no variant"),
         ({"settings": ("data.split=leave-two-out",)}, "data.split"),
         ({"preset": "pape"}, "no preset 'pape'"),
@@ -78,3 +92,36 @@ def test_a_broken_file_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
         load_study(str(path))
+
+
+def test_tables_and_searches_are_read_as_they_are_written(study_file):
+    settings = (
+        "tables={main: null, mrr: {rows: [bce, ce], columns: [MRR, recall@1]}}",
+        "search.ce={dim: {low: 8, high: 64, log: true}, dropout: {low: 0, high: 0.5}, heads: {choices: [1, 2]}}",
+    )
+    study = load_study(str(study_file), settings=settings)
+    assert study.tables == {"main": {}, "mrr": {"rows": ("bce", "ce"), "columns": ("mrr", "recall@1")}}
+    assert {key: space.described() for key, space in study.search["ce"].items()} == {
+        "dim": {"low": 8, "high": 64, "log": True},
+        "dropout": {"low": 0, "high": 0.5, "log": False},
+        "heads": {"choices": [1, 2]},
+    }
+    assert Study.model_validate(study.model_dump(mode="json")) == study
+
+
+def test_data_sets_of_the_command_line_replace_those_of_tables_and_tuning(study_file):
+    raw = yaml.safe_load(study_file.read_text())
+    (own,) = raw["datasets"]
+    raw |= {"tables": {"main": {"datasets": [own], "rows": ["ce"]}}, "tuned": {own: {"ce": {"dim": 16}}}}
+    study_file.write_text(yaml.safe_dump(raw))
+    assert load_study(str(study_file)).tuned == {own: {"ce": {"dim": 16}}}
+    study = load_study(str(study_file), datasets=("ml-100k",))
+    assert (study.tables, study.tuned) == ({"main": {"rows": ("ce",)}}, {})
+
+
+def test_tuned_settings_come_after_all_others(study_file):
+    settings = ("variants.bce.set.dim=4", "tuned={'synthetic-sessions:users=60,items=30': {bce: {dim: 16}}}")
+    study = load_study(str(study_file), settings=settings)
+    (dataset,) = study.datasets
+    assert make_arm(study, dataset, "bce").config.dim == 16
+    assert make_arm(study, dataset, "ce").config.dim == 8

@@ -1,0 +1,177 @@
+"""The command line's own business: what it imports, prints and refuses. Studies are run in tests/harness/study."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness.cli import _guarded, app
+from harness.errors import InputError
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_OUT", "out")
+
+    def run(*words):
+        capsys.readouterr()
+        code = _guarded(lambda: app([str(word) for word in words], standalone_mode=False))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "out" / "tiny")
+    return tmp_path / "out" / "tiny"
+
+
+def test_help_imports_no_library_of_weight():
+    heavy = "{'torch', 'numpy', 'pandas', 'optuna', 'matplotlib', 'scipy', 'pydantic', 'yaml'}"
+    code = f"import sys, harness.cli; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
+
+
+@pytest.mark.parametrize("what", ["models", "datasets", "studies", "metrics"])
+def test_lists_are_whole_in_a_pipe(call, what, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    code, out, _ = call("list", what)
+    assert code == 0
+    entries = json.loads(call("list", what, "--json")[1])
+    lines = out.splitlines()[1:]
+    assert len(lines) == len(entries)
+    for line, entry in zip(lines, entries, strict=True):
+        assert next(iter(entry.values())) in line
+
+
+def test_a_model_that_lacks_its_library_is_listed_as_such(call, monkeypatch):
+    import harness.registry
+
+    load = harness.registry.load_model
+
+    def broken(name):
+        if name == "sasrec":
+            raise InputError("model 'sasrec' can't be loaded from baselines.sasrec:SASRec: No module named 'x'")
+        return load(name)
+
+    monkeypatch.setattr(harness.registry, "load_model", broken)
+    code, out, _ = call("list", "models")
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("sasrec")]
+    assert "unavailable" in line
+    assert "No module named 'x'" in line
+    assert "fair" in out
+    listed = {entry["name"]: entry for entry in json.loads(call("list", "models", "--json")[1])}
+    assert listed["sasrec"]["fidelity"] is None
+
+
+def test_summary_says_how_the_run_was_started(finished_run):
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert summary["command"] == "harness run --study tiny.yaml --workers 1"
+    assert summary["preset"] == "default"
+    assert summary["command"] in (finished_run / "report.html").read_text()
+
+
+class TestVerify:
+    def test_an_untouched_run(self, call, run):
+        code, out, _ = call("verify", "--study", run / "study.yaml")
+        assert code == 0
+        assert "cells and tables are what the rows say" in out
+
+    def test_one_changed_byte_names_the_cell(self, call, run):
+        path = sorted(run.glob("cells/*/rows.parquet"))[1]
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+        code, out, _ = call("verify", "--study", run / "study.yaml")
+        assert code == 1
+        assert f"cell {path.parent.name}: " in out
+        checks = json.loads(call("verify", "--study", run / "study.yaml", "--json")[1])
+        assert [check["name"] for check in checks if not check["ok"]] == [f"cell {path.parent.name}"]
+
+    def test_nothing_to_verify(self, call, run):
+        (run / "evidence.json").unlink()
+        code, _, err = call("verify", "--study", run / "study.yaml")
+        assert (code, "write its report first" in err) == (2, True)
+        assert call("verify", "--study", "ablations")[0] == 2
+
+
+class TestTrace:
+    def test_a_number_leads_to_its_cells(self, call, run):
+        code, out, _ = call("trace", "--study", run / "study.yaml", "main", "ce", "ndcg@10")
+        assert code == 0
+        assert out.count(str(run / "cells")) == 2
+        traced = json.loads(call("trace", "--study", run / "study.yaml", "main", "ce", "ndcg@10", "--json")[1])
+        values = [source["value"] for source in traced["sources"]]
+        assert sum(values) / 2 == pytest.approx(traced["value"])
+
+    @pytest.mark.parametrize(
+        ("where", "message"),
+        [
+            (("mian", "ce", "ndcg@10"), "did you mean 'main'"),
+            (("main", "cee", "ndcg@10"), "no row 'cee'; known: ce, bce"),
+            (("main", "ce", "ndcg@7"), "no column 'ndcg@7'"),
+            (("main", "ce"), "'column'"),
+        ],
+    )
+    def test_what_is_not_there(self, call, run, where, message):
+        code, _, err = call("trace", "--study", run / "study.yaml", *where)
+        assert code == 2
+        assert message in err
+
+
+class TestClaims:
+    def test_the_ledger_that_ships(self, call):
+        code, out, _ = call("claims")
+        assert code == 0
+        assert "Focused attention improves accuracy." in out
+        findings = json.loads(call("claims", "--json")[1])
+        assert {finding["verdict"] for finding in findings} == {"not tested"}
+        assert all(finding["claim"]["claim"] in out for finding in findings)
+
+    def test_of_another_file_and_its_run(self, call, run, tmp_path):
+        (tmp_path / "mine.yaml").write_text(
+            "papers: {p: {title: A paper}}\n"
+            "claims: [{id: c, paper: p, claim: CE helps., study: tiny, quantity: ndcg@10, arm: ce, than: bce, "
+            "expect: higher}]\n"
+        )
+        code, out, _ = call("claims", "--claims", "mine.yaml")
+        assert code == 0
+        assert "A paper" in out
+        (finding,) = json.loads(call("claims", "--claims", "mine.yaml", "--json")[1])
+        assert finding["seeds"] == 2
+        assert finding["verdict"] in {"supported", "undecided", "contradicted"}
+
+    def test_no_such_file(self, call):
+        code, _, err = call("claims", "--claims", "none.yaml")
+        assert (code, "does not exist" in err) == (2, True)
+
+
+class TestItemsReport:
+    def test_of_a_data_set(self, call, tmp_path):
+        values = ("items.quantiser.levels=2", "items.quantiser.size=8", "items.encoder.dim=8")
+        settings = [word for value in values for word in ("--set", value)]
+        code, out, err = call("items", "report", "--dataset", "ml-100k", *settings, "--examples", "2")
+        assert code == 0, err
+        paths = [tmp_path / line for line in out.split()]
+        assert [path.suffix for path in paths] == [".md", ".pdf", ".png"]
+        assert all(path.parent == tmp_path / "out" / "items" / "ml-100k" for path in paths)
+        assert paths[0].read_text().count("## Nearest by code to item") == 2
+
+    def test_bad_input(self, call, study_file):
+        for words, message in (
+            ((), "name a study with --study or a data set"),
+            (("--dataset", "ml-100"), "did you mean 'ml-100k'"),
+            (("--dataset", "ml-100k", "--set", "items.quantizer.levels=2"), "did you mean 'quantiser'"),
+            (("--study", study_file), "no model of study 'tiny' reads item codes"),
+        ):
+            code, _, err = call("items", "report", *words)
+            assert code == 2, err
+            assert message in err
