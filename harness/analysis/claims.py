@@ -217,8 +217,8 @@ def _claimed(claim: Claim) -> str:
     return f"{sign}{claim.by:g} %" if claim.by is not None else str(claim.expect)
 
 
-def _values(run: Run, dataset: str, variant: str, quantity: str) -> dict[int, float]:
-    """Seed -> the quantity, of the seeds that have it."""
+def _values(run: Run, dataset: str, variant: str, quantity: str, phase: str = "test") -> dict[int, float]:
+    """Seed -> the quantity, of the seeds that have it; ``phase`` is for metrics."""
     cells = zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True)
     kind, _, key = quantity.partition("/")
     found = {}
@@ -232,7 +232,7 @@ def _values(run: Run, dataset: str, variant: str, quantity: str) -> dict[int, fl
             chosen = None if frame is None else frame[(frame["statistic"] == key) & (frame["bin"] == -1)]["value"]
             value = None if chosen is None or chosen.empty else float(chosen.mean())  # over layers and heads
         else:
-            value = run.metric(cell, quantity)
+            value = run.metric(cell, quantity, phase)
         if value is not None and np.isfinite(value):
             found[seed] = value
     return found
@@ -251,7 +251,9 @@ def _cost(cost: dict[str, Any], key: str) -> float | None:
 
 
 def _lower(quantity: str) -> bool:
-    return "/" not in quantity and lower_is_better(quantity)
+    """Whether less of it is better: costs and losses. Attention and noise statistics are neither."""
+    kind = quantity.partition("/")[0]
+    return kind == "cost" or (kind not in ("attention", "noise") and lower_is_better(quantity))
 
 
 def _compare(run: Run, dataset: str, claim: Claim) -> Comparison | None:
@@ -305,7 +307,8 @@ def _size(claim: Claim, c: Comparison | None) -> Finding:
 
 
 def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:
-    means = {v: list(_values(run, dataset, v, claim.quantity).values()) for v in run.variants}
+    # The best level is picked on validation, where the quantity has one, so that the test below is no second look.
+    means = {v: list(_values(run, dataset, v, claim.quantity, "valid").values()) for v in run.variants}
     levels = [v for v, found in means.items() if found]
     if len(levels) < 3:
         return Finding(claim, "not tested", detail=f"{len(levels)} levels have the quantity; a sweep needs three")
@@ -322,7 +325,7 @@ def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:
         claim, verdict,
         estimate=closest and closest.difference, interval=closest and closest.interval,
         p=closest and closest.p_adjusted, seeds=closest.seeds if closest else 0,
-        detail=f"best at {run.label(best)} ({_name(claim.quantity)} {np.mean(means[best]):.4g})",
+        detail=f"best on validation at {run.label(best)} ({_name(claim.quantity)} {np.mean(means[best]):.4g})",
     )  # fmt: skip
 
 

@@ -152,9 +152,9 @@ def compare(
             p = p_exact = _sign_flip(differences)
             note = "the same difference in every seed: t has no denominator, p is the sign-flip test's"
     else:
-        test = stats.ttest_rel(a, b)
-        p, p_exact = float(test.pvalue), _sign_flip(differences)
-        bounds = test.confidence_interval(confidence)
+        student = stats.ttest_rel(a, b)
+        p, p_exact = float(student.pvalue), _sign_flip(differences)
+        bounds = student.confidence_interval(confidence)
         interval = (float(bounds.low), float(bounds.high))
         d_z = difference / deviation
         if margin:
@@ -192,12 +192,15 @@ def family(
     comparisons: Mapping[str, Comparison],
     method: Literal["holm", "fdr_bh", "none"] = "holm",
     alpha: float = 0.05,
+    declared: int = 0,
 ) -> dict[str, Comparison]:
     """The comparisons with p adjusted within their family, and verdicts at ``alpha``, in the same order.
 
     Holm for a declared family, Benjamini-Hochberg for exploration. A comparison without a p (one seed, say) counts
-    towards the family's size: it was declared. Equivalence p are a family of their own with the same method; since
-    no difference can be both zero and beyond its margin, each kind of false verdict is controlled at ``alpha``.
+    towards the family's size: it was declared. So does one that is not here because its runs failed: ``declared`` is
+    the size that the design gave the family, where that is larger. Equivalence p are a family of their own with the
+    same method; since no difference can be both zero and beyond its margin, each kind of false verdict is controlled
+    at ``alpha``.
 
     Raises:
         InputError: unknown method, or alpha outside (0, 1).
@@ -207,15 +210,16 @@ def family(
     if not 0 < alpha < 1:
         raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
     members = list(comparisons.values())
-    different = _adjust([c.p_deciding for c in members], method)
-    equivalent = _adjust([c.p_equivalence for c in members], method)
+    absent = [None] * max(declared - len(members), 0)
+    different = _adjust([c.p_deciding for c in members] + absent, method)[: len(members)]
+    equivalent = _adjust([c.p_equivalence for c in members] + absent, method)[: len(members)]
     adjusted = {}
     for name, member, p, p_equivalence in zip(comparisons, members, different, equivalent, strict=True):
         within = dataclasses.replace(
             member,
             p_adjusted=p,
             p_equivalence_adjusted=p_equivalence,
-            family_size=len(members),
+            family_size=max(len(members), declared),
             correction=method,
             alpha=alpha,
         )

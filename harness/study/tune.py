@@ -41,6 +41,7 @@ from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import digest, read_json, write_json, write_text, writing
+from harness.provenance import git_state, versions
 from harness.study.cells import Cell, Inputs, make_arm, make_cells, resolved
 from harness.study.design import Space, Study
 from harness.study.folder import RunFolder
@@ -262,7 +263,8 @@ class _Trial:
             model = build_model(cell, data, self.inputs)
         except InputError as error:
             raise CellFailed(str(error)) from error
-        for row in _rows_before(folder / CHECKPOINT):
+        made_with = digest([versions(), git_state(), self.job.threads, self.job.device])
+        for row in _rows_before(folder / CHECKPOINT, made_with):
             self._on_epoch(row)
         fit(
             model,
@@ -272,6 +274,7 @@ class _Trial:
             primary=study.primary,
             seed=SEED,
             folder=folder,
+            made_with=made_with,
             on_epoch=self._on_epoch,
             should_stop=should_stop,
         )
@@ -299,13 +302,14 @@ class _Trial:
         return [[row["epoch"], row[self._tracked]] for row in self.rows if row.get(self._tracked) is not None]
 
 
-def _rows_before(checkpoint: Path) -> list[dict[str, Any]]:
-    """The history of a trial that was interrupted, from its checkpoint; empty where there is none."""
+def _rows_before(checkpoint: Path, made_with: str) -> list[dict[str, Any]]:
+    """The history of a trial that was interrupted; empty where its training does not go on from the checkpoint."""
     if not checkpoint.exists():
         return []
     try:
         with safe_open(checkpoint, framework="pt") as file:
-            return json.loads(file.metadata()["state"])["history"]
+            state = json.loads(file.metadata()["state"])
+            return state["history"] if state["made_with"] == made_with else []
     except (SafetensorError, KeyError, TypeError, ValueError):
         shutil.rmtree(checkpoint.parent)  # damaged: the trial starts again
         return []

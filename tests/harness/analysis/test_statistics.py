@@ -380,3 +380,24 @@ def test_two_level_of_no_difference_is_a_point():
 def test_two_level_refuses_in_one_line(differences, changes, message):
     with pytest.raises(InputError, match=message):
         two_level_interval(differences, **changes)
+
+
+def test_the_exact_test_decides_where_it_is_asked_for():
+    """Five seeds can't reach 0.05 by sign flips, however clear the difference."""
+    b = np.array([0.10, 0.11, 0.12, 0.11, 0.10])
+    a = b + np.array([0.050, 0.051, 0.049, 0.052, 0.048])
+    assert compare(a, b).verdict == "better"
+    exact = compare(a, b, test="exact")
+    assert exact.test == "exact"
+    assert exact.verdict == "undecided"
+    assert family({"x": exact})["x"].verdict == "undecided"
+    assert family({"x": exact})["x"].p_adjusted == 0.0625
+
+
+def test_a_member_whose_runs_failed_counts_in_the_family():
+    b = np.array([0.10, 0.11, 0.12, 0.11, 0.10])
+    one = compare(b + np.array([0.010, 0.021, 0.009, 0.022, 0.018]), b)
+    alone = family({"x": one})["x"]
+    among = family({"x": one}, declared=4)["x"]
+    assert among.p_adjusted == pytest.approx(4 * alone.p_adjusted)
+    assert among.family_size == 4

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from benchmarks.synthetic_run import write_run
+from harness.analysis.comparisons import against_control
+from harness.analysis.rows import load_run
+from harness.analysis.statistics import compare, family
+from harness.analysis.study_tables import study_tables
+from harness.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same rows, judged by each test."""
+    folder = tmp_path_factory.mktemp("comparisons")
+    return {test: load_run(write_run(folder / test, users=300, attention=False, test=test)) for test in ("t", "exact")}
+
+
+def _exact(differences):
+    return stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+
+
+def test_the_studys_test_gives_p_and_verdict(runs):
+    for test, run in runs.items():
+        found = against_control(run)
+        control = run.by_seed("ml-100k", "fair", "ndcg@10")
+        differences = {
+            pair: np.array([value - control[s] for s, value in run.by_seed(*pair, "ndcg@10").items()]) for pair in found
+        }
+        p = [stats.ttest_1samp(d, 0).pvalue if test == "t" else _exact(d) for d in differences.values()]
+        adjusted = multipletests(p, method="holm")[1]
+        assert [c.p_adjusted for c in found.values()] == pytest.approx(list(adjusted))
+        assert [c.verdict != "undecided" for c in found.values()] == [value <= 0.05 for value in adjusted]
+
+
+def test_five_seeds_decide_by_t_and_not_by_the_exact_test(runs):
+    verdicts = {test: {c.verdict for c in against_control(run).values()} for test, run in runs.items()}
+    assert "worse" in verdicts["t"]
+    assert verdicts["exact"] == {"undecided"}
+
+
+def test_captions_name_the_test(runs):
+    for test, words in (("t", "paired t-test over seeds"), ("exact", "exact sign-flip test over seeds")):
+        tables = {table.name: table for table in study_tables(runs[test])}
+        assert words in tables["main"].caption
+        assert ("of the exact sign-flip test" in tables["differences"].caption) == (test == "exact")
+
+
+def test_an_unknown_test():
+    with pytest.raises(InputError, match="did you mean 'exact'"):
+        compare(np.arange(3.0), np.ones(3), test="exakt")
+
+
+def test_equivalence_stays_with_tost():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=8)
+    pair = compare(a, a + rng.normal(scale=1e-3, size=8), margin=0.1, test="exact")
+    assert family({"x": pair})["x"].verdict == "equivalent"
