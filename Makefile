@@ -17,11 +17,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --no-deps recbole
 	touch $@
 
+# Into runs/, so that the reference results under results/ are neither taken for this run nor touched by it.
 ablations: install
-	$(BIN)/harness run --study ablations
+	$(BIN)/harness run --study ablations --out runs
 
 smoke: install
-	$(BIN)/harness run --study ablations --preset smoke
+	$(BIN)/harness run --study ablations --preset smoke --out runs
 
 test: install
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_OPTIONS)

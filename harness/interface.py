@@ -160,7 +160,7 @@ class Recommender(nn.Module, ABC):
     needs: ClassVar[Needs] = Needs()
     fidelity: ClassVar[Fidelity]
     training_defaults: ClassVar[dict[str, Any]] = {}
-    """The model's own defaults for ``harness.training.TrainingConfig`` (learning rate, batch size, ...)."""
+    """The model's own defaults for ``harness.training_config.TrainingConfig`` (learning rate, batch size, ...)."""
     exact: ClassVar[bool] = True
     """True where ``score_items`` answers. False: the model only searches, through ``rank_items``."""
 

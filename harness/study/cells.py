@@ -18,7 +18,7 @@ from harness.items.config import ItemsConfig
 from harness.registry import load_model
 from harness.settings import Settings, parse
 from harness.study.design import Study, merged
-from harness.training import TrainingConfig
+from harness.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes

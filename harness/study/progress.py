@@ -51,7 +51,9 @@ class Display:
         self.before = len(self.reported)
         kept = f", {self.before} of them finished before" if self.before else ""
         self.say(f"{folder.path}: {len(cells)} cells{kept}; {workers} worker{'s' * (workers > 1)}")
-        if self.fancy:
+        if self.before == len(cells):
+            self.say("  nothing to train; for a run of your own choose another --out or --name")
+        elif self.fancy:
             self.live = Live(console=self.console, refresh_per_second=4, transient=True)
             self.live.start()
 

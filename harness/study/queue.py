@@ -98,7 +98,6 @@ class Queue:
             cell = self.cells.get(trial.user_attrs.get("cell", ""))
             if cell is None:  # another worker was faster, and Optuna made up a trial of its own
                 raise optuna.TrialPruned
-            trial.set_user_attr("host", HOST)
             for name in ("dataset", "variant"):
                 trial.suggest_categorical(name, self.distributions[name].choices)
             trial.suggest_int("seed", 0, self.distributions["seed"].high)
@@ -107,6 +106,7 @@ class Queue:
             with self.folder.lock(cell.id) as mine:
                 if not mine:  # its first worker lives after all
                     raise optuna.TrialPruned
+                trial.set_user_attr("host", HOST)  # from here on a free lock means that this worker is dead
                 return work(cell, trial)
 
         try:
@@ -131,7 +131,7 @@ class Queue:
             self._enqueue(cell)
 
     def _is_dead(self, trial: FrozenTrial, cell: Cell) -> bool:
-        if trial.user_attrs.get("host", HOST) != HOST:
+        if trial.user_attrs.get("host") != HOST:
             return False
         with self.folder.lock(cell.id) as mine:
             return mine

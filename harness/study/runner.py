@@ -158,7 +158,8 @@ def _bury(worker: _Worker, cells: list[Cell], deaths: Counter[str], folder: RunF
         InputError: it ended by itself, because of its input or before it took a cell.
     """
     code = worker.process.returncode
-    lost = [cell for cell in cells if folder.holder(cell.id) == worker.process.pid]
+    held = [cell for cell in cells if folder.holder(cell.id) == worker.process.pid]
+    lost = [cell for cell in held if folder.failure(cell.id) is None]
     if code == 2 or not lost:
         raise InputError(worker.last_words() if code == 2 else f"a worker ended with {_cause(code)}; see {worker.log}")
     for cell in lost:
