@@ -66,9 +66,7 @@ class SASRec(Recommender):
         paper="Kang & McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; gBCE from Petrov & Macdonald, "
         "gSASRec, RecSys 2023",
         status="reproduction",
-        verified=(
-            "outputs equal RecBole 1.2.1's SASRec to 1e-5 with its weights copied in",
-        ),
+        verified=("outputs equal RecBole 1.2.1's SASRec to 1e-5 with its weights copied in",),
         choices=(
             Choice("loss", "full cross-entropy is the stronger and now usual loss; the paper's own is bce"),
             Choice("negatives", "one per position, as in the paper; gSASRec takes 256", "recalled"),

@@ -178,7 +178,7 @@ class Recommender(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} does not score the whole catalogue")
 
     def rank_items(self, batch: Batch, k: int) -> Ranking:
-        """The best ``k`` items after each sequence's last event; equal scores by ascending item id."""
+        """The best ``k`` items after each sequence's last event; equal scores by item id."""
         scores, order = self.score_items(batch).sort(dim=-1, descending=True, stable=True)
         return Ranking(items=order[:, :k] + 1, scores=scores[:, :k], complete=True)
 

@@ -59,9 +59,17 @@ def _explain(kind: type[BaseModel], problem: dict[str, Any], where: str) -> str:
 def _keys(kind: Any, path: list[str]) -> list[str]:
     """The keys that the settings class at ``path`` below ``kind`` knows."""
     for part in path:
-        fields = getattr(kind, "model_fields", {})
-        if part in fields:
-            kind = fields[part].annotation
-            candidates = [kind, *getattr(kind, "__args__", ())]
-            kind = next((c for c in candidates if hasattr(c, "model_fields")), kind)
-    return list(getattr(kind, "model_fields", {}))
+        fields = getattr(kind, "model_fields", None)
+        kind = fields[part].annotation if fields and part in fields else _value_type(kind)
+    found = kind if hasattr(kind, "model_fields") else _settings_within(kind)
+    return list(getattr(found, "model_fields", {}))
+
+
+def _value_type(kind: Any) -> Any:
+    """What a mapping's values are: the type that its last argument names."""
+    arguments = getattr(kind, "__args__", ())
+    return arguments[-1] if arguments else kind
+
+
+def _settings_within(kind: Any) -> Any:
+    return next((c for c in getattr(kind, "__args__", ()) if hasattr(c, "model_fields")), kind)

@@ -56,9 +56,14 @@ def test_nearest_suggests_or_lists():
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), whole_file(path) as aside:
-        aside.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with whole_file(path) as aside:
+            aside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert read_json(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["value.json"]
 

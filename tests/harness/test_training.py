@@ -152,9 +152,7 @@ def test_a_damaged_checkpoint_says_what_to_do(data, tmp_path):
 
 def test_bfloat16_trains_too(data, tmp_path):
     _, plain = train(data, tmp_path / "a", budget=Budget(epochs=3))
-    training = TrainingConfig(
-        batch_size=16, learning_rate=0.02, clip_norm=1.0, schedule="cosine", precision="bfloat16"
-    )
+    training = TrainingConfig(batch_size=16, learning_rate=0.02, clip_norm=1.0, schedule="cosine", precision="bfloat16")
     _, low = train(data, tmp_path / "b", budget=Budget(epochs=3), training=training)
     assert low.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=0.05)
 

@@ -116,7 +116,7 @@ def test_kill_three_times_and_resume(workers, study_file, harness, start_harness
     run = tmp_path / "out" / "rough"
     for _ in range(3):
         process = start_harness(*words, "--name", "rough")
-        wait_for(lambda: list(run.glob("running/*/checkpoint.safetensors")) or process.poll() is not None)
+        wait_for(lambda p=process: list(run.glob("running/*/checkpoint.safetensors")) or p.poll() is not None)
         time.sleep(chance.uniform(0, 1.5))
         if process.poll() is None:
             kill_tree(process.pid)
@@ -305,7 +305,7 @@ class TestBadInput:
         words = ("run", "--study", study_file, "--set", "budget.epochs=400", "--workers", "1")
         process = start_harness(*words)
         try:
-            wait_for(lambda: (tmp_path / "out" / "tiny" / "study.db").exists())
+            wait_for((tmp_path / "out" / "tiny" / "study.db").exists)
             assert "another `harness run` is working" in refused(*words)
         finally:
             process.send_signal(signal.SIGINT)
