@@ -330,6 +330,7 @@ def import_recbole(module: str) -> ModuleType:
     missing = [name for name in _UNUSED_IMPORTS if find_spec(name) is None]
     empty = ["torch.utils.tensorboard" if name == "tensorboard" else name for name in missing]
     sys.modules.update({name: _Empty(name) for name in empty})
+    detecting = torch.is_anomaly_enabled()
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -337,6 +338,8 @@ def import_recbole(module: str) -> ModuleType:
     finally:
         for name in empty:
             del sys.modules[name]
+        # SINE's module switches anomaly detection on for the whole process, which slows every model's training.
+        torch.autograd.set_detect_anomaly(detecting)
 
 
 @contextmanager

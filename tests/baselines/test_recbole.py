@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
 
-from baselines.recbole import RecBoleFamily
+from baselines.recbole import RecBoleFamily, import_recbole
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
 from harness.registry import load_model
@@ -341,7 +341,7 @@ def test_importing_leaves_no_trace():
     code = """
 import sys, numpy
 names = set(dir(numpy))
-from baselines.recbole import RecBoleFamily
+from baselines.recbole import RecBoleFamily, import_recbole
 from harness.interface import Schema
 kind = RecBoleFamily.member("SASRec")
 kind(kind.Config(), Schema(n_items=9, n_users=3, max_length=4))
@@ -353,3 +353,10 @@ assert not [name for name, module in sys.modules.items() if type(module).__name_
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_importing_a_member_leaves_anomaly_detection_as_it_was():
+    module = "recbole.model.sequential_recommender.sine"
+    sys.modules.pop(module, None)  # as on a first import, which switches it on
+    import_recbole(module)
+    assert not torch.is_anomaly_enabled()
