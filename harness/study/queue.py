@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -93,6 +94,8 @@ class Queue:
 
     def work_on_next(self, work: Callable[[Cell, optuna.Trial], float]) -> None:
         """Takes one waiting cell and works on it. A cell that fails is recorded; other errors pass through."""
+        # Trials that another process closed, since it took this worker for dead; what counts is the cell's folder.
+        closed: list[int] = []
 
         def objective(trial: optuna.Trial) -> float:
             cell = self.cells.get(trial.user_attrs.get("cell", ""))
@@ -107,13 +110,19 @@ class Queue:
                 if not mine:  # its first worker lives after all
                     raise optuna.TrialPruned
                 trial.set_user_attr("host", HOST)  # from here on a free lock means that this worker is dead
-                return work(cell, trial)
+                value = work(cell, trial)
+            if self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                closed.append(trial.number)
+                raise optuna.TrialPruned
+            return value
 
         try:
             self.study.optimize(objective, n_trials=1, catch=(CellFailed,))
         except (InputError, Interrupted):
             raise
         except Exception as error:
+            if closed:
+                return
             if _is_storage_error(error):
                 raise InputError(f"the storage was lost ({_first_line(error)}); run the same command again") from error
             raise
@@ -164,6 +173,8 @@ def _open(url: str, create: Callable[[Any], optuna.Study], stale: Callable[..., 
             grace_period=GRACE_SECONDS,
             heartbeat_stale_trial_callback=stale,
         )
+        if url.startswith("sqlite"):
+            _lock_before_reading(storage.engine)
         return create(storage)
     except Exception as error:
         if isinstance(error, (ImportError, ValueError, RuntimeError, OSError)) or _is_storage_error(error):
@@ -174,10 +185,26 @@ def _open(url: str, create: Callable[[Any], optuna.Study], stale: Callable[..., 
         raise
 
 
-def _is_storage_error(error: BaseException) -> bool:
-    from sqlalchemy.exc import SQLAlchemyError
+def _lock_before_reading(engine: sqlalchemy.Engine) -> None:
+    """Makes each transaction of SQLite exclusive from its first statement on.
 
-    return isinstance(error, (SQLAlchemyError, optuna.exceptions.StorageInternalError))
+    Optuna takes a waiting trial by reading its state and then writing it. Other databases lock the row in between
+    (``SELECT ... FOR UPDATE``); SQLite has no such clause, so that two workers could take the same cell.
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections made before the listeners
+
+
+def _is_storage_error(error: BaseException) -> bool:
+    return isinstance(error, (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError))
 
 
 def _first_line(error: BaseException) -> str:
@@ -185,12 +212,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def _without_password(url: str) -> str:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
         return url
 
 

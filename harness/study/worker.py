@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def _train(
     def on_epoch(row: dict[str, Any]) -> None:
         history.append(row)
         if row.get(tracked) is not None:
-            trial.report(row[tracked], row["epoch"])
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken for dead; the cell goes on all the same
+                trial.report(row[tracked], row["epoch"])
         progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
         write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
