@@ -23,10 +23,12 @@ from harness.training_config import TrainingConfig
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes
 
-__all__ = ["FORMAT", "Arm", "Cell", "Inputs", "make_arm", "make_cells", "resolved"]
+__all__ = ["FORMAT", "MEASURED", "Arm", "Cell", "Inputs", "make_arm", "make_cells", "resolved"]
 
 FORMAT = 1
 """Of a cell directory; raised when an old cell can no longer be read."""
+MEASURED = ("attention", "noise", "decoding_audit")
+"""Parts of a cell's identity that say what is measured on the trained model, and leave the training alone."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ class RunFolder:
 
     def is_finished(self, cell_id: str) -> bool:
         return self.cell(cell_id).is_dir()
+
+    def trained_alike(self, identity: dict[str, Any], measured: tuple[str, ...]) -> Path | None:
+        """A finished cell with weights whose identity is the same but for the keys in ``measured``."""
+
+        def training(values: dict[str, Any]) -> dict[str, Any]:
+            return {key: values.get(key) for key in identity if key not in measured}
+
+        wanted = training(json.loads(json.dumps(identity)))
+        for weights in sorted(self.path.glob("cells/*/model.safetensors")):
+            if training(read_json(weights.parent / "cell.json")) == wanted:
+                return weights.parent
+        return None
 
     def failure(self, cell_id: str) -> dict[str, Any] | None:
         path = self.failed(cell_id) / "failure.json"

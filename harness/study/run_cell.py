@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save
 
 from harness.errors import InputError
-from harness.files import digest, whole_file, write_json, writing
+from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task
 from harness.provenance import git_state, hardware, versions
-from harness.study.cells import FORMAT, Cell, Inputs
+from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
 from harness.study.folder import RunFolder
 from harness.tasks.base import TaskData
@@ -65,7 +65,8 @@ def run_cell(
 ) -> float:
     """Trains the cell, from its last checkpoint if there is one, and publishes its directory.
 
-    The caller holds the cell's lock. Returns the validation value of the epoch that was chosen.
+    A cell that differs from a finished one only in what is measured takes the weights of that one. The caller
+    holds the cell's lock. Returns the validation value of the epoch that was chosen.
 
     Raises:
         CellFailed: a loss or score is not finite.
@@ -75,18 +76,22 @@ def run_cell(
     started = datetime.now(UTC)
     data = task_data(study, cell, inputs, device)
     model = build_model(cell, data, inputs)
-    fitted = fit(
-        model,
-        data,
-        training=cell.arm.training,
-        budget=study.budget,
-        primary=study.primary,
-        seed=cell.seed,
-        folder=folder.running(cell.id),
-        made_with=digest([versions(), git_state(), torch.get_num_threads(), str(data.device)]),
-        on_epoch=on_epoch,
-        should_stop=should_stop,
-    )
+    twin = folder.trained_alike(cell.identity, MEASURED)
+    if twin is not None:
+        fitted = _fitted_before(twin, model)
+    else:
+        fitted = fit(
+            model,
+            data,
+            training=cell.arm.training,
+            budget=study.budget,
+            primary=study.primary,
+            seed=cell.seed,
+            folder=folder.running(cell.id),
+            made_with=digest([versions(), git_state(), torch.get_num_threads(), str(data.device)]),
+            on_epoch=on_epoch,
+            should_stop=should_stop,
+        )
     rows = {phase: data.evaluate(model, phase) for phase in ("valid", "test")}
     staged = folder.running(cell.id) / "staged"
     with writing(staged):
@@ -100,7 +105,11 @@ def run_cell(
     _write_experiments(staged, study, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
     value = data.value(summaries["valid"], study.primary)
-    write_json(staged / "cell.json", _record(study, cell, fitted, value, started, device))
+    record = _record(study, cell, fitted, value, started, device)
+    if twin is not None:
+        trained = read_json(twin / "cell.json")
+        record["weights_of"] = {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}
+    write_json(staged / "cell.json", record)
     folder.publish(cell.id, staged)
     return value
 
@@ -174,4 +183,15 @@ def load_weights(model: Recommender, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise InputError(f"{path} can't be loaded: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{path} can't be loaded ({str(error).splitlines()[0]}); delete it to train the cell again"
+        ) from None
+
+
+def _fitted_before(cell: Path, model: Recommender) -> Fitted:
+    """The training of a finished cell, its weights put into ``model``."""
+    load_weights(model, cell / "model.safetensors")
+    outcome = read_json(cell / "cell.json")["outcome"]
+    with open(cell / "history.csv", newline="", encoding="utf-8") as file:
+        history: list[dict[str, Any]] = list(csv.DictReader(file))
+    return Fitted(outcome["best_epoch"], outcome["epochs"], outcome["stopped"], history, read_json(cell / "cost.json"))

@@ -70,6 +70,31 @@ def test_every_experiment_leaves_its_file_where_the_model_allows_it(tmp_path):
         assert sorted(frame["share"].unique()) == [0.0, 0.2, 0.5]
 
 
+def test_what_is_asked_for_later_is_measured_on_the_weights_that_are_there(tmp_path, monkeypatch):
+    inputs, folder = Inputs(None, tmp_path / "cache"), RunFolder(tmp_path / "run")
+    before, after = study(seeds=[0, 1]), study(seeds=[0, 1], **EXPERIMENTS)
+    first = [cell for cell in make_cells(before, inputs) if cell.arm.variant == "codes"]
+    for cell in first:
+        run_cell(before, cell, inputs, folder)
+
+    def trains(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("harness.study.run_cell.fit", trains)
+    cells = make_cells(after, inputs)
+    for old, new in zip(first, [cell for cell in cells if cell.arm.variant == "codes"], strict=True):
+        run_cell(after, new, inputs, folder)
+        had, has = folder.cell(old.id), folder.cell(new.id)
+        assert old.id != new.id
+        assert json.loads((has / "cell.json").read_text())["weights_of"]["id"] == old.id
+        for name in ("rows.parquet", "history.csv", "cost.json", "metrics.json"):
+            assert (had / name).read_bytes() == (has / name).read_bytes()
+        assert (has / "noise.parquet").exists()
+        assert (has / "decoding.json").exists()
+    with pytest.raises(AssertionError, match="trained again"):
+        run_cell(after, next(cell for cell in cells if cell.arm.variant == "sasrec"), inputs, folder)
+
+
 def test_the_experiments_are_part_of_what_a_cell_is(tmp_path):
     inputs = Inputs(None, tmp_path / "cache")
     one = {"variants": {"sasrec": DESIGN["variants"]["sasrec"]}}
