@@ -49,6 +49,7 @@ class Display:
         self.started = time.time()
         self.reported = {cell.id for cell in cells if folder.is_finished(cell.id)}
         self.before = len(self.reported)
+        self.part_before = sum(_share(progress) for _, progress in self._under_way())
         kept = f", {self.before} of them finished before" if self.before else ""
         self.say(f"{folder.path}: {len(cells)} cells{kept}; {workers} worker{'s' * (workers > 1)}")
         if self.before == len(cells):
@@ -61,7 +62,6 @@ class Display:
         """Looks at the folder again and shows what has changed."""
         if not self.cells:
             return
-        under_way = []
         for cell in self.cells:
             if cell.id in self.reported:
                 continue
@@ -71,8 +71,7 @@ class Display:
             elif (failure := self.folder.failure(cell.id)) is not None:
                 self.reported.add(cell.id)
                 self.say(f"  FAILED    {cell.name}: {failure['reason']}")
-            elif (progress := _progress(self.folder.running(cell.id))) is not None:
-                under_way.append((cell, progress))
+        under_way = self._under_way()
         left = self._time_left(under_way)
         if self.live is not None:
             self.live.update(self._bars(under_way, left))
@@ -81,14 +80,19 @@ class Display:
             now = ", ".join(f"{c.arm.variant} seed {c.seed} epoch {p['epoch']}/{p['epochs']}" for c, p in under_way)
             self.say(f"  {len(self.reported)}/{len(self.cells)} cells, about {left} left; now: {now or 'starting'}")
 
+    def _under_way(self) -> list[tuple[Cell, dict[str, Any]]]:
+        """The cells that were begun, by this run or an earlier one, and are not at their end."""
+        begun = [(cell, _progress(self.folder.running(cell.id))) for cell in self.cells if cell.id not in self.reported]
+        return [(cell, progress) for cell, progress in begun if progress is not None]
+
     def _time_left(self, under_way: list[tuple[Cell, dict[str, Any]]]) -> str:
         """From the cells that this run finished, and the epochs of those under way."""
-        done = len(self.reported) - self.before
-        passed = time.time() - self.started
-        part = sum(progress["epoch"] / progress["epochs"] for _, progress in under_way)
-        if done + part < 0.05:
+        part = sum(_share(progress) for _, progress in under_way)
+        done = len(self.reported) - self.before + part - self.part_before
+        if done < 0.05:
             return "an unknown time"
-        return duration(passed / (done + part) * (len(self.cells) - len(self.reported) - part))
+        passed = time.time() - self.started
+        return duration(passed / done * (len(self.cells) - len(self.reported) - part))
 
     def _bars(self, under_way: list[tuple[Cell, dict[str, Any]]], left: str) -> Group:
         overall = Progress(
@@ -113,6 +117,11 @@ def _progress(running: Path) -> dict[str, Any] | None:
         return read_json(path) if path.exists() else None
     except InputError:
         return None
+
+
+def _share(progress: dict[str, Any]) -> float:
+    """Of a cell's epochs."""
+    return progress["epoch"] / progress["epochs"]
 
 
 def duration(seconds: float) -> str:
