@@ -194,6 +194,15 @@ class Study(Settings):
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the primary metric."""
+        if self.task == "retrieval":
+            return True
+        from harness.tasks.action_metrics import higher_is_better
+
+        return higher_is_better(self.primary)
+
     def label(self, variant: str) -> str:
         return self.variants[variant].label or variant
 

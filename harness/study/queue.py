@@ -51,13 +51,12 @@ class Queue:
         # Optuna holds the choices of a categorical parameter fixed within one study, so a design that was
         # widened goes on under a new name; finished cells are entered there as completed.
         choices = digest([list(study.datasets), list(study.variants), str(folder.path.resolve())])[:6]
-        minimise = study.task == "action" and not _higher_is_better(study.primary)
         self.study = _open(
             url,
             lambda storage: optuna.create_study(
                 study_name=f"{run}-{choices}",
                 storage=storage,
-                direction="minimize" if minimise else "maximize",
+                direction="maximize" if study.higher_is_better else "minimize",
                 sampler=optuna.samplers.RandomSampler(seed=0),
                 load_if_exists=True,
             ),
@@ -216,9 +215,3 @@ def _without_password(url: str) -> str:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
         return url
-
-
-def _higher_is_better(metric: str) -> bool:
-    from harness.tasks.action_metrics import higher_is_better
-
-    return higher_is_better(metric)

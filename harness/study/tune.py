@@ -278,7 +278,7 @@ class _Trial:
             on_epoch=self._on_epoch,
             should_stop=should_stop,
         )
-        return (max if _higher_is_better(study) else min)(value for _, value in self._curve())
+        return (max if study.higher_is_better else min)(value for _, value in self._curve())
 
     @property
     def _tracked(self) -> str:
@@ -319,7 +319,7 @@ def _ask(study: Study, search: Search, past: list[dict[str, Any]]) -> optuna.Tri
     """Optuna's next trial after ``past``, which is all that it knows."""
     distributions = {key: _distribution(space) for key, space in search.space.items()}
     made = optuna.create_study(
-        direction="maximize" if _higher_is_better(study) else "minimize",
+        direction="maximize" if study.higher_is_better else "minimize",
         sampler=optuna.samplers.TPESampler(seed=SEED + len(past)),
         pruner=optuna.pruners.MedianPruner(n_warmup_steps=study.budget.epochs // 5),
     )
@@ -341,14 +341,6 @@ def _distribution(space: Space) -> BaseDistribution:
         return CategoricalDistribution(space.choices)
     whole = isinstance(space.low, int) and isinstance(space.high, int)
     return (IntDistribution if whole else FloatDistribution)(space.low, space.high, log=space.log)
-
-
-def _higher_is_better(study: Study) -> bool:
-    if study.task == "retrieval":
-        return True
-    from harness.tasks.action_metrics import higher_is_better
-
-    return higher_is_better(study.primary)
 
 
 # -- all searches -----------------------------------------------------------------------------------------------
@@ -424,7 +416,7 @@ def _entry(search: Search, study: Study, budget: Budget, trials: list[dict[str, 
         raise InputError(
             f"no trial of {search.name} was finished ({why}); mend its search space, or give it more trials or time"
         )
-    best = (max if _higher_is_better(study) else min)(done, key=lambda trial: trial["value"])
+    best = (max if study.higher_is_better else min)(done, key=lambda trial: trial["value"])
     return {
         "dataset": search.dataset,
         "variant": search.variant,
