@@ -106,9 +106,10 @@ def _tfidf_svd(texts: Sequence[str], train: np.ndarray, config: TfidfSvd, seed: 
         ) from None
     room = min(fitted.shape) - 1
     if config.dim > room:
+        remedy = f"set items.encoder.dim: {room} or less" if room else "give the items texts that differ"
         raise InputError(
             f"items.encoder.dim is {config.dim}, but {fitted.shape[0]} items to fit on with {fitted.shape[1]} terms "
-            f"allow at most {room}; set items.encoder.dim: {room} or less"
+            f"allow at most {room}; {remedy}"
         )
     with threadpool_limits(1):  # the order of a sum must not depend on the number of threads
         svd = TruncatedSVD(config.dim, n_iter=7, random_state=seed).fit(fitted)
