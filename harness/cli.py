@@ -78,10 +78,20 @@ def run(
     ] = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the settings that `harness tune` found.")] = False,
 ) -> None:
-    """Run a study, or go on with it: train what is not finished, then write tables, figures and the report."""
+    """Run a study, or go on with it: train what is not finished, then write tables, figures and the report.
+
+    A study of task "efficiency" trains nothing: it measures the speed of training steps, in this process alone.
+    """
     folder = _folder(study, preset, name, out)
     if tuned:
         study = str(_existing(folder, "tuned.yaml", "tune the study first with `harness tune`"))
+    from harness.study.design import measures_efficiency
+
+    if measures_efficiency(study):
+        if seeds is not None or dataset:
+            raise InputError("an efficiency study has no seeds and no data sets; leave --seeds and --dataset out")
+        _run_efficiency(study, preset, set_, folder, threads, device, accept_change)
+        return
     # A study that was tuned under a preset holds it already.
     declared = _study(study, "default" if tuned else preset, seeds, dataset, set_)
     from harness.study.runner import Settings, run_study
@@ -497,6 +507,27 @@ def items_report(
             print(path)
 
 
+@items_app.command("export")
+def items_export(
+    dataset: Annotated[str, typer.Argument(help="A data set's name, or a path of RecBole atomic files.")],
+    file: Annotated[Path, typer.Argument(help="Where to write, as in Beauty.index.json.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, as in a study: items.quantiser.kind=rqvae, ...")
+    ] = None,
+    offset: Annotated[int, typer.Option("--offset", help="What a key of the file lies below the item's id.")] = 0,
+    out: Out = Path("results"),
+    data_root: DataRoot = None,
+) -> None:
+    """Write a catalogue's codes in the form that others read: {"item": ["<a_12>", "<b_7>", ...], ...}."""
+    from harness.items.index_file import write_index
+    from harness.study.cells import Inputs
+    from harness.study.item_reports import codes_of_datasets
+
+    (found,) = codes_of_datasets([dataset], set_ or [], Inputs(data_root, out / "cache", _say))
+    write_index(file, found.log.items, found.codes.codes, offset)
+    print(file)
+
+
 def main() -> None:
     """Entry point: turns the harness's errors into one line and an exit code."""
     sys.exit(_guarded(lambda: app(standalone_mode=False)))
@@ -522,6 +553,25 @@ def _guarded(work: Callable[[], Any]) -> int:  # noqa: PLR0911 (one return per w
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+
+
+def _run_efficiency(
+    study: str, preset: str, settings: list[str] | None, folder: Path, threads: int, device: str, accept_change: bool
+) -> None:
+    """Measures, and writes the report."""
+    from harness.study.design import load_efficiency
+    from harness.study.efficiency import run_efficiency
+
+    run_efficiency(
+        load_efficiency(study, preset=preset, settings=tuple(settings or ())),
+        folder,
+        device=_device(device),
+        threads=threads,
+        accept_change=accept_change,
+        command=shlex.join(["harness", *sys.argv[1:]]),
+        say=_say,
+    )
+    _report(folder)
 
 
 def _report(folder: Path) -> None:
@@ -556,8 +606,8 @@ def _folder(study: str, preset: str, name: str | None, out: Path) -> Path:
     from harness.study.design import study_name
 
     path = Path(study)
-    beside = {"study.yaml": "cells", "tuned.yaml": "tuning.json"}.get(path.name)
-    if name is None and beside and (path.parent / beside).exists():
+    beside = {"study.yaml": ("cells", "efficiency.json"), "tuned.yaml": ("tuning.json",)}.get(path.name, ())
+    if name is None and any((path.parent / file).exists() for file in beside):
         return path.parent
     return out / _run_name(study_name(study), preset, name)
 

@@ -27,8 +27,12 @@ __all__ = [
     "efficiency_curves",
     "forest_plot",
     "learning_curves",
+    "training_time",
     "tuning_curves",
 ]
+
+_PART_COLOURS = ("#BDBDBD", "#0072B2", "#E69F00", "#666666")
+"""Of what surrounds a model in grey, of its backbone and head in colour."""
 
 
 def learning_curves(run: Run) -> Figure:
@@ -228,31 +232,101 @@ def calibration(run: Run, dataset: str, bins: int = 10) -> Figure:
     return figure
 
 
-def efficiency_curves(table: pd.DataFrame, x: str, quantities: dict[str, str]) -> Figure:
-    """Quantities against ``x`` (a sequence length, a width) on logarithmic axes, one line per arm.
+def efficiency_curves(table: pd.DataFrame, quantities: dict[str, str]) -> Figure:
+    """Quantities against the sequence length on logarithmic axes, one line per arm, a column of panels per width.
 
     Args:
-        table: one row per arm and value of ``x``, with the columns ``arm``, ``x`` and each key of ``quantities``.
-        quantities: column -> axis title, one panel each.
+        table: one row per arm, width and length, with the columns ``arm``, ``dim``, ``length`` and each key of
+            ``quantities``; a value of 0 or less is left out.
+        quantities: column -> axis title, one row of panels each (two panels in a row where there is one width).
     """
+    dims = list(dict.fromkeys(table["dim"]))
+    columns = len(dims) if len(dims) > 1 else min(2, len(quantities))
+    rows = -(-len(quantities) * len(dims) // columns)
     with style():
-        figure = new_figure(FULL, 2.7)
-        axes = figure.subplots(1, len(quantities), squeeze=False)[0]
-        for axis, (column, title) in zip(axes, quantities.items(), strict=True):
-            for place, (arm, lines) in enumerate(table.groupby("arm", sort=False)):
+        figure = new_figure(FULL, 0.4 + 1.75 * rows)
+        axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if len(dims) > 1 else False).ravel()
+        for axis in axes[len(quantities) * len(dims) :]:
+            axis.set_visible(False)
+        panels = [(column, title, dim) for column, title in quantities.items() for dim in dims]
+        for axis, (column, title, dim) in zip(axes, panels, strict=False):
+            for place, arm in enumerate(dict.fromkeys(table["arm"])):
                 seen = look_at(place)
-                mean = lines.groupby(x)[column].mean()
+                lines = table[(table["arm"] == arm) & (table["dim"] == dim)]
+                values = lines[column].where(lines[column] > 0).astype(float)
                 axis.plot(
-                    mean.index, mean, color=seen.color, linestyle=seen.linestyle, marker=seen.marker, label=str(arm)
+                    lines["length"], values, color=seen.color, linestyle=seen.linestyle, marker=seen.marker, label=arm
                 )
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
-            axis.set_xticks(sorted(table[x].unique()))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set_xlabel(x.replace("_", " ").capitalize())
-            axis.set_title(title)
+            axis.set_xticks(sorted(table["length"].unique()))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            _plain_log_labels(axis)
+            axis.set_title(title if len(dims) == 1 else f"{title}, width {dim}")
+        for axis in axes[max(0, len(panels) - columns) : len(panels)]:
+            axis.set_xlabel("Sequence length (events)")
         _legend(figure, axes[0])
+    return figure
+
+
+def _plain_log_labels(axis: Axes) -> None:
+    """Numbers instead of powers on a logarithmic y axis, and more than one of them where it spans little."""
+    low, high = axis.get_ylim()
+    subs = (1.0,) if high / low > 200 else (1.0, 3.0) if high / low > 12 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    axis.yaxis.set_major_locator(LogLocator(subs=subs))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def training_time(table: pd.DataFrame, parts: dict[str, str], control: str) -> Figure:
+    """Time of a training step relative to the control's, split in its parts; a panel per width and length.
+
+    Bars stack the parts, which were timed in steps of their own; the mark is the whole step, with its smallest and
+    largest ratio.
+
+    Args:
+        table: one row per arm, width and length, with the columns ``arm``, ``dim``, ``length``, ``relative``,
+            ``relative_lowest``, ``relative_highest`` and each key of ``parts``.
+        parts: column -> legend.
+    """
+    arms = list(dict.fromkeys(table["arm"]))
+    dims, lengths = (list(dict.fromkeys(table[key])) for key in ("dim", "length"))
+    columns = min(6, len(lengths))
+    per_dim = -(-len(lengths) // columns)
+    with style():
+        figure = new_figure(FULL, 0.8 + len(dims) * per_dim * (0.35 + 0.19 * len(arms)))
+        axes = figure.subplots(len(dims) * per_dim, columns, squeeze=False, sharex=True, sharey=True)
+        for axis in axes.ravel():
+            axis.set_visible(False)
+        for place, (dim, length) in enumerate((dim, length) for dim in dims for length in range(len(lengths))):
+            number = place % len(lengths)
+            axis = axes[(place // len(lengths)) * per_dim + number // columns, number % columns]
+            axis.set_visible(True)
+            lines = table[(table["dim"] == dim) & (table["length"] == lengths[length])].set_index("arm").loc[arms]
+            left = np.zeros(len(arms))
+            for order, (column, title) in enumerate(parts.items()):
+                widths = lines[column].to_numpy(float)
+                axis.barh(range(len(arms)), widths, 0.72, left=left, color=_PART_COLOURS[order], label=title)
+                left += widths
+            middle = lines["relative"].to_numpy(float)
+            ends = [middle - lines["relative_lowest"], lines["relative_highest"] - middle]
+            axis.errorbar(
+                middle, range(len(arms)), xerr=ends, fmt="o", color=INK, markersize=2.5, elinewidth=0.9,
+                label="Whole step (extremes)",
+            )  # fmt: skip
+            axis.axvline(1, color=GREY, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
+            axis.set_yticks(range(len(arms)), arms)
+            axis.set_ylim(len(arms) - 0.4, -0.6)
+            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            axis.grid(axis="y", visible=False)
+            axis.tick_params(axis="y", length=0)
+            axis.set_title(f"{'Length ' if columns < 5 or not number else ''}{lengths[length]:,}")
+            if not number % columns:
+                axis.set_ylabel(f"Width {dim}")
+        axes[0, 0].set_xlim(left=0)
+        figure.supxlabel(f"Time of a training step relative to {control}", fontsize=8)
+        _legend(figure, axes[0, 0])
     return figure
 
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from harness.analysis import attention_figures, figures, noise_figures
 from harness.analysis.claims import claims_for, ledger_table, load_claims
 from harness.analysis.comparisons import against_control
+from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
 from harness.analysis.statistics import MINIMUM_BLOCKS, Comparison
@@ -27,7 +28,7 @@ from harness.analysis.study_tables import study_tables
 from harness.analysis.style import save, style
 from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
 from harness.analysis.tuning import load_tuning
-from harness.analysis.verify import write_evidence
+from harness.analysis.verify import write_efficiency_evidence, write_evidence
 from harness.files import write_text
 
 __all__ = ["Picture", "pictures", "verdicts", "write_report"]
@@ -59,6 +60,8 @@ def write_report(run_dir: str | Path) -> list[Path]:
     Raises:
         InputError: no run folder, no finished cell, or a damaged file.
     """
+    if is_efficiency(run_dir):
+        return _write_efficiency_report(load_efficiency(run_dir))
     run = load_run(run_dir)
     tables = study_tables(run)
     drawn = list(pictures(run))
@@ -70,6 +73,49 @@ def write_report(run_dir: str | Path) -> list[Path]:
     paths.append(run.path / "report.html")
     write_text(paths[-1], page(run, tables, drawn, ledger_table(papers, findings) if findings else None))
     return [*paths, write_evidence(run)]
+
+
+def _write_efficiency_report(found: Efficiency) -> list[Path]:
+    tables, drawn = efficiency_tables(found), efficiency_pictures(found)
+    paths = write_tables(tables, found.path / "tables")
+    for picture in drawn:
+        paths += save(picture.figure, found.path / "figures", picture.name)
+    paths.append(found.path / "report.html")
+    write_text(paths[-1], efficiency_page(found, tables, drawn))
+    return [*paths, write_efficiency_evidence(found)]
+
+
+def efficiency_pictures(found: Efficiency) -> list[Picture]:
+    """The curves over sequence lengths, and the bars of a step's parts."""
+    quantities = {
+        "step_milliseconds": "Milliseconds of a step",
+        "tokens_per_second": "Tokens per second",
+        "gigaflops": "GFLOPs of a step",
+        "peak_mebibytes": "Peak MiB of a step",
+    }
+    table = found.frame.assign(
+        step_milliseconds=found.frame["step_seconds"] * 1e3,
+        gigaflops=found.frame["flops"] / 1e9,
+        peak_mebibytes=found.frame["peak_memory_bytes"] / 2**20,
+    )
+    titles = dict(zip(PARTS, ("Embeddings", "Backbone", "Head and loss", "Optimizer"), strict=True))
+    events = f"{found.study['events']:,} events"
+    return [
+        Picture(
+            "efficiency",
+            "efficiency",
+            f"Step time (median over turns), tokens per second, FLOPs and peak memory of a training step on {events} "
+            "against the length of the sequences, on logarithmic axes.",
+            figures.efficiency_curves(table, quantities),
+        ),
+        Picture(
+            "training-time",
+            "efficiency",
+            f"Time of a training step on {events} relative to {found.control}, by sequence length. Bars: its parts, "
+            "timed in steps of their own; marks: whole steps, median and extremes of the ratios within a turn.",
+            figures.training_time(table, {f"relative_{part}": titles[part] for part in PARTS}, found.control),
+        ),
+    ]
 
 
 def pictures(run: Run) -> Iterator[Picture]:
@@ -235,14 +281,10 @@ def _certainty(c: Comparison) -> str:
 
 def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | None = None) -> str:
     """The report as one HTML document. ``claims`` is the ledger of what the papers claim and this run tests."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     shown = {table.name: Markup(html_table(table)) for table in tables}
     cost, tuning, decoding = shown.pop("cost"), shown.pop("tuning", None), shown.pop("decoding", None)
     noise = [shown.pop(name) for name in ("noise", "noise-attention", "noise-ranking") if name in shown]
-    return environment.get_template("report.html").render(
+    return _template("report.html").render(
         run=run,
         title=run.study.get("title") or run.name,
         question=run.study.get("question") or "",
@@ -262,6 +304,28 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
         fingerprints=_fingerprints(run),
         command=_command(run),
     )
+
+
+def efficiency_page(found: Efficiency, tables: list[Table], drawn: list[Picture]) -> str:
+    """The report of a measurement of speed as one HTML document."""
+    return _template("efficiency.html").render(
+        title=found.study["title"] or found.study["study"],
+        question=found.study["question"],
+        sentences=sentences(found),
+        tables=[Markup(html_table(table)) for table in tables],
+        pictures=drawn,
+        image=_image,
+        environment=[(name, value) for name, value in _facts(found.record).items() if value],
+        command=found.record["command"] or f"harness run --study {found.study['study']}",
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    return environment.get_template(name)
 
 
 def _image(picture: Picture) -> Markup:
@@ -296,21 +360,24 @@ def _environment(run: Run) -> list[tuple[str, str]]:
     """What the cells ran on: each distinct value once."""
     facts: dict[str, list[str]] = {}
     for cell in run.finished["id"]:
-        card = run.cards[cell]
-        hardware, git = card.get("hardware") or {}, card.get("git")
-        memory = hardware.get("memory_bytes")
-        found = {
-            "versions": ", ".join(f"{name} {version}" for name, version in sorted(card.get("versions", {}).items())),
-            "device": str(hardware.get("device", "")),
-            "processor": f"{hardware.get('cpu', '')}, {hardware.get('cores', '?')} cores, "
-            f"{hardware.get('threads', '?')} used by a cell",
-            "memory": f"{memory / 2**30:.1f} GiB" if memory else "",
-            "commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}" if git else "",
-        }
-        for name, value in found.items():
+        for name, value in _facts(run.cards[cell]).items():
             if value and value not in facts.setdefault(name, []):
                 facts[name].append(value)
     return [(name, "; ".join(values)) for name, values in facts.items() if values]
+
+
+def _facts(card: dict[str, Any]) -> dict[str, str]:
+    """Versions, hardware and commit of a cell or a measurement; empty where unknown."""
+    hardware, git = card.get("hardware") or {}, card.get("git")
+    memory = hardware.get("memory_bytes")
+    return {
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(card.get("versions", {}).items())),
+        "device": str(hardware.get("device", "")),
+        "processor": f"{hardware.get('cpu', '')}, {hardware.get('cores', '?')} cores, "
+        f"{hardware.get('threads', '?')} used",
+        "memory": f"{memory / 2**30:.1f} GiB" if memory else "",
+        "commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}" if git else "",
+    }
 
 
 def _fingerprints(run: Run) -> list[tuple[str, str, str]]:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.efficiency import (
+    MEASUREMENTS,
+    Efficiency,
+    efficiency_tables,
+    is_efficiency,
+    load_efficiency,
+)
 from harness.analysis.rows import Run, load_run
 from harness.analysis.study_tables import study_tables
 from harness.analysis.tables import Line, Table, render
@@ -16,7 +23,7 @@ from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
 from harness.files import file_digest, read_json, write_json
 
-__all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_evidence"]
+__all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_efficiency_evidence", "write_evidence"]
 
 EVIDENCE = "evidence.json"
 """Beside the report: SHA-256 of every file that it was derived from."""
@@ -75,8 +82,15 @@ def write_evidence(run: Run) -> Path:
     return path
 
 
+def write_efficiency_evidence(found: Efficiency) -> Path:
+    """Notes the digest of the measurements that the report of speed is derived from."""
+    path = found.path / EVIDENCE
+    write_json(path, {MEASUREMENTS: file_digest(found.path / MEASUREMENTS)})
+    return path
+
+
 def verify(run_dir: str | Path) -> list[Check]:
-    """Checks every cell and every table of a run.
+    """Checks every cell, or the measurements of speed, and every table of a run.
 
     A cell is well if its files have the digests that were noted when the report was written, and if the metrics that
     training stored are those of its rows. A table is well if deriving it again gives its file byte for byte.
@@ -85,13 +99,26 @@ def verify(run_dir: str | Path) -> list[Check]:
         InputError: no run folder, or a run without a report.
     """
     run_dir = Path(run_dir)
+    if is_efficiency(run_dir):
+        return _verify_efficiency(load_efficiency(run_dir))
     run = load_run(run_dir)
-    if not (run_dir / EVIDENCE).exists():
-        raise InputError(f"{run_dir} has no {EVIDENCE}, so there is nothing to verify; write its report first")
-    noted = read_json(run_dir / EVIDENCE)
+    noted = _evidence(run_dir)
     checks = [Check(f"cell {cell}", _cell_problem(run, cell, noted.get(cell))) for cell in run.finished["id"]]
     checks += [Check(f"cell {cell}", "stands in the report, but is gone") for cell in noted if cell not in run.cards]
     return checks + list(_table_checks(run))
+
+
+def _verify_efficiency(found: Efficiency) -> list[Check]:
+    noted, path = _evidence(found.path), found.path / MEASUREMENTS
+    same = noted.get(MEASUREMENTS) == file_digest(path)
+    measured = Check(MEASUREMENTS, "" if same else f"{path} is not the file that the report was derived from")
+    return [measured, *_file_checks(found.path, efficiency_tables(found))]
+
+
+def _evidence(run_dir: Path) -> dict[str, Any]:
+    if not (run_dir / EVIDENCE).exists():
+        raise InputError(f"{run_dir} has no {EVIDENCE}, so there is nothing to verify; write its report first")
+    return read_json(run_dir / EVIDENCE)
 
 
 def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
@@ -103,6 +130,8 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
     Raises:
         InputError: no such table, row or column, or more than one of them.
     """
+    if is_efficiency(run_dir):
+        raise InputError(f"every number of {run_dir} comes from its {MEASUREMENTS}; there are no cells to trace")
     run = load_run(run_dir)
     tables = {t.name: t for t in study_tables(run)}
     if table not in tables:
@@ -178,9 +207,13 @@ def _table_checks(run: Run) -> Iterator[Check]:
     except InputError as error:
         yield Check("tables", f"can't be derived: {error}")
         return
+    yield from _file_checks(run.path, tables)
+
+
+def _file_checks(run_dir: Path, tables: list[Table]) -> Iterator[Check]:
     for table in tables:
         for form in ("tex", "md", "csv"):
-            path = run.path / "tables" / f"{table.name}.{form}"
+            path = run_dir / "tables" / f"{table.name}.{form}"
             yield Check(f"tables/{path.name}", _file_problem(path, render(table, form)))
 
 

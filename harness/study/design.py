@@ -18,7 +18,19 @@ from harness.items.config import ItemsConfig
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
-__all__ = ["Noise", "Space", "Study", "Variant", "load_study", "merged", "study_files", "study_name"]
+__all__ = [
+    "EfficiencyStudy",
+    "Noise",
+    "Space",
+    "Study",
+    "Variant",
+    "load_efficiency",
+    "load_study",
+    "measures_efficiency",
+    "merged",
+    "study_files",
+    "study_name",
+]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
@@ -26,6 +38,8 @@ OWN_TABLES = (
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
+EFFICIENCY = "efficiency"
+"""The task of studies that measure speed."""
 
 
 class Variant(Settings):
@@ -156,10 +170,7 @@ class Study(Settings):
     @field_validator("variants")
     @classmethod
     def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
-        for name in value:
-            if not name or "/" in name or name != name.strip():
-                raise ValueError(f"'{name}' can't name a variant")
-        return value
+        return _checked_names(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -207,6 +218,67 @@ class Study(Settings):
         return self.variants[variant].label or variant
 
 
+class EfficiencyStudy(Settings):
+    """The design of a measurement of speed: variants x widths x lengths on invented sequences, all in one run."""
+
+    study: str = Field(pattern=NAME)
+    title: str = ""
+    question: str = ""
+    task: Literal["efficiency"]
+    control: str
+    """The variant whose step is the unit of the relative times."""
+    common: dict[str, Any] = Field(default_factory=dict)
+    """Set on every variant, before its own ``set``; keys of the models' own ``Config`` only."""
+    variants: dict[str, Variant] = Field(min_length=1)
+    lengths: tuple[int, ...] = Field(min_length=1)
+    """Events of a sequence."""
+    dims: tuple[int, ...] = Field(min_length=1)
+    """Widths: the key ``dim`` of every model."""
+    events: int = Field(4096, ge=1)
+    """Events of a batch, whatever the length; a batch has at least one sequence."""
+    repeats: int = Field(5, ge=1)
+    """Turns in which every variant is measured once, after one that does not count."""
+    items: int = Field(10_000, ge=1)
+    """Size of the invented catalogue."""
+    actions: int = Field(3, ge=1)
+    """Kinds of actions of an event."""
+
+    @field_validator("lengths", "dims", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("lengths", "dims")
+    @classmethod
+    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 1 or len(set(value)) != len(value):
+            raise ValueError("give different whole numbers from 1 on, as in [64, 128]")
+        return tuple(sorted(value))
+
+    @field_validator("variants")
+    @classmethod
+    def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
+        return _checked_names(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EfficiencyStudy:
+        if self.control not in self.variants:
+            raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
+        if any("dim" in given for given in (self.common, *(variant.set for variant in self.variants.values()))):
+            raise ValueError("'dim' is what 'dims' lists; leave it out of 'common' and 'set'")
+        return self
+
+    def label(self, variant: str) -> str:
+        return self.variants[variant].label or variant
+
+
+def _checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
+    for name in variants:
+        if not name or "/" in name or name != name.strip():
+            raise ValueError(f"'{name}' can't name a variant")
+    return variants
+
+
 def _check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
@@ -243,14 +315,9 @@ def load_study(
     Raises:
         InputError: no such study, file, preset or key; or a value that does not fit.
     """
-    raw = _read(name)
-    where = f"study '{name}'"
-    presets = raw.pop("presets", None) or {}
-    if preset != "default" and preset not in presets:
-        raise InputError(f"{where} has no preset '{preset}'; {nearest(preset, [*presets, 'default'])}")
-    raw = merged(raw, presets.get(preset) or {})
-    for setting in settings:
-        _apply(raw, setting)
+    raw, where = _changed(name, preset, settings, Study)
+    if raw.get("task") == EFFICIENCY:
+        raise InputError(f"{where} measures speed and trains nothing; `harness run`, `report` and `verify` take it")
     if seeds is not None:
         raw["seeds"] = _parse_seeds(seeds)
     if datasets:
@@ -258,6 +325,30 @@ def load_study(
         raw["datasets"] = {d: known.get(d, {}) if isinstance(known, dict) else {} for d in datasets}
         _narrow(raw, datasets)
     return parse(Study, raw, where)
+
+
+def load_efficiency(name: str, *, preset: str = "default", settings: tuple[str, ...] = ()) -> EfficiencyStudy:
+    """The same of a study that measures speed."""
+    raw, where = _changed(name, preset, settings, EfficiencyStudy)
+    return parse(EfficiencyStudy, raw, where)
+
+
+def measures_efficiency(name: str) -> bool:
+    """Whether the study called ``name``, or the study file of that path, measures speed."""
+    return _read(name).get("task") == EFFICIENCY
+
+
+def _changed(name: str, preset: str, settings: tuple[str, ...], kind: type[Settings]) -> tuple[dict[str, Any], str]:
+    """The study file under a preset and ``--set``, and how errors call it."""
+    raw = _read(name)
+    where = f"study '{name}'"
+    presets = raw.pop("presets", None) or {}
+    if preset != "default" and preset not in presets:
+        raise InputError(f"{where} has no preset '{preset}'; {nearest(preset, [*presets, 'default'])}")
+    raw = merged(raw, presets.get(preset) or {})
+    for setting in settings:
+        _apply(raw, setting, kind)
+    return raw, where
 
 
 def _narrow(raw: dict[str, Any], datasets: tuple[str, ...]) -> None:
@@ -313,7 +404,7 @@ def _read(name: str) -> dict[str, Any]:
     return raw
 
 
-def _apply(raw: dict[str, Any], setting: str) -> None:
+def _apply(raw: dict[str, Any], setting: str, kind: type[Settings]) -> None:
     """Lays one ``key=value`` of the command line over a study: a dotted path into the study file, or a key of
     the models, which goes to ``common``."""
     path, sign, text = setting.partition("=")
@@ -324,7 +415,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"--set {setting}: the value is no valid YAML") from None
-    if parts[0] not in Study.model_fields:
+    if parts[0] not in kind.model_fields:
         raw["common"] = {**(raw.get("common") or {}), ".".join(parts): value}
         return
     place = raw

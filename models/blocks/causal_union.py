@@ -7,7 +7,7 @@ the queries of an interleaved sequence see items inclusively and actions strictl
 
 The fused kernel is run once per part and the results are merged by their log-sum-exp, as in ring attention (Liu
 et al. 2023, arXiv 2310.01889, Eq. 3): O(N d) extra work, and never an N x N matrix. The kernel's backward pass
-is exact when it is given the merged output and log-sum-exp. ``benchmarks/efficiency.py`` times it against the other
+is exact when it is given the merged output and log-sum-exp. ``benchmarks/mixing.py`` times it against the other
 exact form, one call with a mask over all keys. Shapes: B sequences, H heads, N queries, D width of a head.
 """
 

@@ -88,11 +88,25 @@ def test_critical_differences_need_six_data_sets(run, tmp_path):
     assert "6 data sets" in figure.axes[0].get_title("left")
 
 
-def test_efficiency_and_code_usage_draw_what_they_are_given():
-    table = pd.DataFrame({"arm": list("aabb"), "length": [64, 128] * 2, "seconds": [1.0, 2.0, 3.0, 4.0]})
-    axis = figures.efficiency_curves(table, "length", {"seconds": "Seconds per step"}).axes[0]
+def test_efficiency_has_a_panel_per_quantity_where_there_is_one_width():
+    table = pd.DataFrame({"arm": list("aabb"), "dim": 8, "length": [64, 128] * 2, "seconds": [1.0, 2.0, 3.0, 4.0]})
+    figure = figures.efficiency_curves(table.assign(memory=0), {"seconds": "Seconds per step", "memory": "Memory"})
+    axis, empty = figure.axes
     assert [list(line.get_ydata()) for line in axis.lines] == [[1, 2], [3, 4]]
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    assert axis.get_title("left") == "Seconds per step"
+    assert np.isnan(empty.lines[0].get_ydata()).all()
+
+
+def test_training_time_wraps_after_six_lengths():
+    lengths = [2**n for n in range(8)]
+    table = pd.DataFrame({"arm": ["a"] * 8 + ["b"] * 8, "dim": 8, "length": lengths * 2, "part": 0.5})
+    table = table.assign(relative=1.0, relative_lowest=0.9, relative_highest=1.1)
+    axes = [axis for axis in figures.training_time(table, {"part": "Part"}, "a").axes if axis.get_visible()]
+    assert [axis.get_title("left") for axis in axes[:1] + axes[5:]] == ["Length 1", "32", "64", "128"]
+
+
+def test_code_usage_draws_what_it_is_given():
     codes = pd.DataFrame({"quantiser": ["opq"] * 2, "level": [1, 2], "used": [1.0, 0.9], "perplexity": [0.8, 0.7]})
     axes = figures.code_usage(codes).axes
     assert [bar.get_height() for bar in axes[1].patches] == [0.8, 0.7]

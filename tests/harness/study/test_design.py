@@ -7,13 +7,14 @@ import yaml
 
 from harness.errors import InputError
 from harness.study.cells import make_arm
-from harness.study.design import Study, load_study, merged, study_files
+from harness.study.design import Study, load_efficiency, load_study, measures_efficiency, merged, study_files
 
 
 def test_every_study_that_ships_loads_under_every_preset():
     for name, path in study_files().items():
+        load = load_efficiency if measures_efficiency(name) else load_study
         for preset in ["default", *yaml.safe_load(path.read_text()).get("presets", {})]:
-            assert load_study(name, preset=preset).study == name
+            assert load(name, preset=preset).study == name
 
 
 def test_seeds_are_a_number_or_a_list(study_file):
