@@ -44,7 +44,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False, columns: dict[
 
 def print_plan(study: Study, plan: Plan, workers: int, difference: float | None) -> None:
     from harness.analysis.provenance import count
-    from harness.analysis.statistics import TESTS
+    from harness.analysis.statistics import CORRECTIONS, TESTS
     from harness.study.plan import ALPHA, POWER
     from harness.study.progress import duration
 
@@ -75,9 +75,10 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
         print("comparisons: none; the study names no control, or has no other variant")
         return
     family = count(len(plan.comparisons), "comparison")
+    corrected = CORRECTIONS[study.correction]
     print(
         f"{family} with '{study.control}' on {study.primary}, {TESTS[study.test]} over "
-        f"{count(len(study.seeds), 'seed')}, Holm's correction for the whole family, alpha {ALPHA:g}"
+        f"{count(len(study.seeds), 'seed')}, {corrected}'s correction for the whole family, alpha {ALPHA:g}"
     )
     floor = "as small as you like" if plan.smallest_p == 0 else f"{plan.smallest_p:.3g}"
     print(f"smallest p that the design can reach: {floor}")

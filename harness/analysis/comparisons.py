@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 def against_control(run: Run, metric: str | None = None, candidates: str | None = None) -> dict[Pair, Comparison]:
     """Each variant against the study's control on each data set, over the seeds that both finished.
 
-    The family that Holm's correction is for is the whole of it: (variants - 1) x data sets on one metric. A pair
+    The family that the correction is for is the whole of it: (variants - 1) x data sets on one metric. A pair
     without a common seed, or with an undefined metric, is left out of the answer but counts in the family's size.
     """
     metric = metric or run.primary
@@ -37,7 +37,7 @@ def against_control(run: Run, metric: str | None = None, candidates: str | None 
             comparison = compare(a, b, margin=margin, higher_is_better=not lower, test=run.test)
             found[f"{dataset}/{variant}"] = (dataset, variant), comparison
     declared = (len(run.variants) - 1) * len(run.datasets)
-    adjusted = family({name: comparison for name, (_, comparison) in found.items()}, declared=declared)
+    adjusted = family({name: c for name, (_, c) in found.items()}, run.correction, declared=declared)
     return {found[name][0]: comparison for name, comparison in adjusted.items()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.analysis.provenance import count, provenance
 from harness.analysis.rows import Run, metric_label
-from harness.analysis.statistics import TESTS, Comparison, compare, family
+from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, compare, family
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
 
 __all__ = [
@@ -108,7 +108,7 @@ def noise_values(run: Run, dataset: str, variant: str, quantity: Quantity, share
 def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, float], Comparison]:
     """Each variant against the control by (data set, variant, share), over the seeds that both have.
 
-    The family of Holm's correction is all of them: one family per quantity, share 0 aside.
+    The family of the correction is all of them: one family per quantity, share 0 aside.
     """
     if run.control is None:
         return {}
@@ -124,7 +124,7 @@ def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, floa
                     found[dataset, variant, share] = compare(
                         a, b, higher_is_better=quantity.higher_is_better, test=run.test
                     )
-    adjusted = family({"\n".join(map(str, key)): comparison for key, comparison in found.items()})
+    adjusted = family({"\n".join(map(str, key)): comparison for key, comparison in found.items()}, run.correction)
     return dict(zip(found, adjusted.values(), strict=True))
 
 
@@ -184,10 +184,11 @@ def _differences(run: Run, name: str, quantities: dict[str, Quantity], shares: l
                 entries.append(Entry(text, c.difference, mark=mark, cells=ids))
             lines.append(Line(variant, run.label(variant), tuple(entries), _group(run, dataset, share)))
     heads = tuple(Column(key, quantity.title, quantity.group) for key, quantity in quantities.items())
+    corrected = CORRECTIONS[run.correction]
     caption = (
         f"Differences to {run.label(run.control)} with random items in the test histories{_where(run)}: paired over "
-        f"seeds, 95 % interval (Student's t). *: p < 0.05 by the {TESTS[run.test]}, with Holm's correction for the "
-        f"{count(family_size, 'comparison')} of a column."
+        f"seeds, 95 % interval (Student's t). *: p < 0.05 by the {TESTS[run.test]}, with {corrected}'s correction "
+        f"for the {count(family_size, 'comparison')} of a column."
     )
     return [Table(name, caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-{name}", "Injected")]
 

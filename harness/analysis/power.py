@@ -7,16 +7,14 @@ planned at alpha / k, the first and hardest step of Holm's procedure.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from scipy import optimize, stats
 
+from harness.analysis.statistics import TESTS, Test
 from harness.errors import InputError, nearest
 
 __all__ = [
     "MAXIMUM_SEEDS",
-    "Test",
     "achieved_power",
     "can_succeed",
     "detectable_difference",
@@ -25,10 +23,6 @@ __all__ = [
     "seeds_needed",
     "smallest_p",
 ]
-
-Test = Literal["t", "exact", "wilcoxon"]
-
-TESTS = {"t": "paired t-test", "exact": "exact sign-flip test", "wilcoxon": "exact Wilcoxon test"}
 
 MAXIMUM_SEEDS = 10_000
 """``seeds_needed`` gives up beyond this."""

@@ -23,7 +23,7 @@ from harness.analysis.comparisons import against_control
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
-from harness.analysis.statistics import MINIMUM_BLOCKS, Comparison
+from harness.analysis.statistics import CORRECTIONS, MINIMUM_BLOCKS, Comparison
 from harness.analysis.study_tables import study_tables
 from harness.analysis.style import save, style
 from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
@@ -123,9 +123,10 @@ def pictures(run: Run) -> Iterator[Picture]:
     primary = metric_label(run.primary)
     if against_control(run):
         control = run.label(run.control)
+        corrected = CORRECTIONS[run.correction]
         caption = (
             f"Differences in {primary} to {control}, paired over seeds, with 95 % intervals (Student's t). At the "
-            "right: relative difference and verdict, Holm-corrected over the whole family at 0.05."
+            f"right: relative difference and verdict, {corrected}-corrected over the whole family at 0.05."
         )
         yield Picture("differences", "results", caption, figures.forest_plot(run))
     caption = (
@@ -273,7 +274,7 @@ def _certainty(c: Comparison) -> str:
     if c.interval is None:
         return c.note
     low, high = (fixed(end, 4, sign=True) for end in c.interval)
-    return f"95 % interval {low} to {high}, Holm p {probability(c.p_adjusted)}"
+    return f"95 % interval {low} to {high}, {CORRECTIONS[c.correction]} p {probability(c.p_adjusted)}"
 
 
 # -- the page ---------------------------------------------------------------------------------------------------

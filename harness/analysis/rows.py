@@ -104,8 +104,13 @@ class Run:
 
     @property
     def test(self) -> str:
-        """Which test over seeds gives the verdicts: "t" or "exact"."""
+        """Which test over seeds gives the verdicts: a key of ``statistics.TESTS``."""
         return str(self.study.get("test") or "t")
+
+    @property
+    def correction(self) -> str:
+        """How p are corrected within their family: a key of ``statistics.CORRECTIONS``."""
+        return str(self.study.get("correction") or "holm")
 
     @property
     def variants(self) -> list[str]:

@@ -34,19 +34,24 @@ __all__ = [
     "Test",
     "TwoLevel",
     "Verdict",
-    "Wilcoxon",
     "compare",
     "family",
     "friedman",
     "two_level_interval",
     "wilcoxon",
+    "wilcoxon_warning",
 ]
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
-Test = Literal["t", "exact"]
+Test = Literal["t", "exact", "wilcoxon"]
+Correction = Literal["holm", "benjamini-hochberg"]
 
-TESTS: dict[Test, str] = {"t": "paired t-test", "exact": "exact sign-flip test"}
+TESTS: dict[Test, str] = {
+    "t": "paired t-test",
+    "exact": "exact sign-flip test",
+    "wilcoxon": "exact Wilcoxon test",
+}
 """The tests over seeds that a verdict may come from, in words."""
 
 MINIMUM_BLOCKS = 6
@@ -55,7 +60,8 @@ MINIMUM_BLOCKS = 6
 ENUMERATED = 2**14
 """Sign flips are enumerated up to this many (14 seeds); beyond, as many are drawn at random."""
 
-CORRECTIONS = {"holm": "family-wise error (Holm 1979)", "fdr_bh": "false discoveries (Benjamini & Hochberg 1995)"}
+CORRECTIONS: dict[Correction, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
+"""Of the p in a family: family-wise error (Holm 1979), false discoveries (Benjamini & Hochberg 1995)."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +92,16 @@ class Comparison:
     """Differences smaller than this were declared not to matter."""
     p_equivalence: float | None
     """TOST: the larger of the two one-sided p against -margin and +margin. None without a margin."""
+    p_wilcoxon: float | None
+    """Two-sided Wilcoxon signed-rank test over seeds, where it was asked for."""
     test: Test
-    """Whether ``p`` or ``p_exact`` decides."""
+    """Which p decides."""
     p_adjusted: float | None
     """The deciding p within the family; as it is before :func:`family`."""
     p_equivalence_adjusted: float | None
     family_size: int
     correction: str
-    """"none", "holm" or "fdr_bh"."""
+    """"none" or one of :data:`CORRECTIONS`."""
     alpha: float
     verdict: Verdict
     note: str
@@ -101,7 +109,7 @@ class Comparison:
 
     @property
     def p_deciding(self) -> float | None:
-        return self.p_exact if self.test == "exact" else self.p
+        return {"t": self.p, "exact": self.p_exact, "wilcoxon": self.p_wilcoxon}[self.test]
 
 
 def compare(
@@ -159,6 +167,8 @@ def compare(
         d_z = difference / deviation
         if margin:
             p_equivalence = float(ttost_paired(a, b, -margin, margin)[0])
+    # Its warning stands beside the tables; a copied run has no p by any test.
+    p_wilcoxon = wilcoxon(a, b) if test == "wilcoxon" and p is not None else None
     better, worse = (a, b) if higher_is_better else (b, a)
     alone = Comparison(
         seeds=seeds,
@@ -172,12 +182,13 @@ def compare(
         interval_percent=(scale * interval[0], scale * interval[1]) if scale and interval else None,
         p=p,
         p_exact=p_exact,
+        p_wilcoxon=p_wilcoxon,
         d_z=d_z,
         probability_a_better=float(stats.mannwhitneyu(better, worse).statistic) / seeds**2,
         margin=margin,
         p_equivalence=p_equivalence,
         test=test,
-        p_adjusted=p_exact if test == "exact" else p,
+        p_adjusted={"t": p, "exact": p_exact, "wilcoxon": p_wilcoxon}[test],
         p_equivalence_adjusted=p_equivalence,
         family_size=1,
         correction="none",
@@ -190,7 +201,7 @@ def compare(
 
 def family(
     comparisons: Mapping[str, Comparison],
-    method: Literal["holm", "fdr_bh", "none"] = "holm",
+    method: Correction | Literal["none"] = "holm",
     alpha: float = 0.05,
     declared: int = 0,
 ) -> dict[str, Comparison]:
@@ -308,17 +319,8 @@ def two_level_interval(
     )
 
 
-@dataclass(frozen=True)
-class Wilcoxon:
-    """Wilcoxon's signed-rank test over seeds, and the warning that goes with it."""
-
-    statistic: float
-    p: float
-    warning: str
-
-
-def wilcoxon(a: np.ndarray, b: np.ndarray) -> Wilcoxon:
-    """Wilcoxon's signed-rank test (two-sided, exact, Pratt's zeros) of (S,) values over paired seeds.
+def wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
+    """p of Wilcoxon's signed-rank test (two-sided, exact, Pratt's zeros) of (S,) values over paired seeds.
 
     The null distribution is that of the sign flips, so that p stays exact with ties and zeros, where SciPy's
     ``method="exact"`` is not. Offered, never a default.
@@ -329,16 +331,20 @@ def wilcoxon(a: np.ndarray, b: np.ndarray) -> Wilcoxon:
     a, b = _paired(a, b)
     if len(a) < 2:
         raise InputError("Wilcoxon's test needs at least 2 seeds; run more, or compare without a test")
-    warning = (
-        "Wilcoxon's test asks whether the differences are symmetric about 0, not whether their mean is 0; "
-        "over users it rejects equal means in up to every case (Ihemelandu & Ekstrand 2023), so only seeds are tested; "
-        f"with {len(a)} seeds p is never below {2 / 2 ** len(a):.3g}"
-    )
     if np.array_equal(a, b):
-        return Wilcoxon(0.0, 1.0, warning)
+        return 1.0
     flips = stats.PermutationMethod(n_resamples=ENUMERATED, rng=np.random.default_rng(0))
     result = stats.wilcoxon(a, b, zero_method="pratt", method=flips)
-    return Wilcoxon(float(result.statistic), float(result.pvalue), warning)
+    return float(result.pvalue)
+
+
+def wilcoxon_warning(seeds: int) -> str:
+    """What goes with a Wilcoxon test wherever it is shown."""
+    return (
+        "Wilcoxon's test asks whether the differences are symmetric about 0, not whether their mean is 0; "
+        "over users it rejects equal means in up to every case (Ihemelandu & Ekstrand 2023), so only seeds are tested; "
+        f"with {seeds} seeds p is never below {2 / 2**seeds:.3g}."
+    )
 
 
 @dataclass(frozen=True)

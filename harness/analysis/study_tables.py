@@ -17,7 +17,7 @@ from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, provenance
 from harness.analysis.published import load_published, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import TESTS, Comparison
+from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
 from harness.analysis.tuning import ledger_table, load_tuning, mark_unequal
 from harness.errors import InputError, nearest
@@ -26,6 +26,8 @@ __all__ = ["cost_table", "differences_table", "evidence_tables", "results_table"
 
 DIGITS = 4
 _RELATIVE = "percent"
+_ADJUSTED = {"holm": ("p_holm", "Holm p"), "benjamini-hochberg": ("p_bh", "BH p")}
+"""Correction -> key and title of the column."""
 WIDEST = 6
 """More columns of results than this are stacked, one block of lines per data set."""
 
@@ -98,9 +100,12 @@ def results_table(
         metric, control = metric_label(run.primary), run.label(run.control)
         caption += f" Δ %: {metric} relative to {control}."
     if any(c.p is not None for c in tested.values()):
+        corrected = CORRECTIONS[run.correction]
         caption += (
-            f" *: {metric} differs from {control}'s" if marked else f" No {metric} differs from {control}'s"
-        ) + f" at p < 0.05 ({TESTS[run.test]} over seeds, Holm's correction for {count(len(tested), 'comparison')})."
+            (f" *: {metric} differs from {control}'s" if marked else f" No {metric} differs from {control}'s")
+            + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
+            + f"{count(len(tested), 'comparison')})."
+        )
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), provenance(run, datasets, rows), label)
 
@@ -116,7 +121,7 @@ def differences_table(run: Run) -> Table:
         *([Column("two-level", "Users × seeds")] if points else []),
         Column("d_z", "d_z"),
         Column("p", "p"),
-        Column("p_holm", "Holm p"),
+        Column(*_ADJUSTED[run.correction]),
         Column("p_exact", "Exact p"),
         Column("verdict", "Verdict", align="l"),
     ]
@@ -149,13 +154,15 @@ def differences_table(run: Run) -> Table:
             entries = tuple(_with_cells(entry, ids) for entry in entries)
             lines.append(Line(variant, run.label(variant), entries, dataset if len(run.datasets) > 1 else ""))
     metric, control = metric_label(run.primary), run.label(run.control)
+    corrected = CORRECTIONS[run.correction]
     adjusted = "" if run.test == "t" else f"of the {TESTS[run.test]}, "
     caption = (
         f"Difference in {metric} to {control}, paired over seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
         f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
-        f"deviation of the seeds' differences; Holm p: {adjusted}within the family of {len(tested)}; exact p: "
-        f"sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is Holm's at 0.05{_margin(run)}."
+        f"deviation of the seeds' differences; {_ADJUSTED[run.correction][1]}: {adjusted}within the family of "
+        f"{len(tested)}; exact p: sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is "
+        f"{corrected}'s at 0.05{_margin(run)}."
     )
     if lower_is_better(run.primary):
         caption += f" Lower {metric} is better."
@@ -176,10 +183,11 @@ def relative_table(run: Run) -> Table:
             ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
             entries = [_relative_entry(tested[metric].get((dataset, variant)), ids) for metric in metrics]
             lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
+    corrected = CORRECTIONS[run.correction]
     caption = (
         f"Relative difference to {run.label(run.control)} in percent, with the 95 % interval over paired seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by "
-        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with Holm's correction within each metric."
+        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric."
     )
     notes = provenance(run, run.datasets, run.variants)
     return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
@@ -372,7 +380,15 @@ def _test_notes(run: Run, tested: dict) -> list[str]:
         if comparison.note:
             where = run.label(variant) + (f" on {dataset}" if len(run.datasets) > 1 else "")
             notes.setdefault(comparison.note, []).append(where)
-    return [f"{', '.join(where)}: {note}." for note, where in notes.items()]
+    said = [f"{', '.join(where)}: {note}." for note, where in notes.items()]
+    if run.correction == "benjamini-hochberg":
+        said.append(
+            "Benjamini-Hochberg's correction is for exploration: of the differences that it finds, 5 % at the most are "
+            "none, on average; the chance of finding any that is none is larger."
+        )
+    if run.test == "wilcoxon" and tested:
+        said.append(wilcoxon_warning(min(comparison.seeds for comparison in tested.values())))
+    return said
 
 
 def _device(card: dict[str, Any]) -> str:

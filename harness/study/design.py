@@ -130,8 +130,10 @@ class Study(Settings):
     """Compare free, constrained and exact decoding on test histories, for the models that emit codes."""
     equivalence_margin: float | None = Field(None, gt=0)
     """A difference within +-margin of the primary metric counts as practically equal (TOST)."""
-    test: Literal["t", "exact"] = "t"
-    """What gives a comparison's verdict: the paired t-test over seeds, or the exact sign-flip test."""
+    test: Literal["t", "exact", "wilcoxon"] = "t"
+    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
+    correction: Literal["holm", "benjamini-hochberg"] = "holm"
+    """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
     tables: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     """Table of results -> its ``rows`` (variants), ``columns`` (metrics) and ``datasets``, each by default all of
     them; one table "main" of everything where absent."""

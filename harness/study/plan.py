@@ -99,7 +99,8 @@ def make_plan(study: Study, results: Path, run: str, difference: float | None = 
         return Plan(arms, (), None, None)
     pilots = list(_pilots(results, study))
     comparisons = tuple(_comparison_plan(study, d, v, wanted, pilots, len(pairs), difference) for d, v in pairs)
-    design = (len(study.seeds), study.test, len(pairs))
+    # Under Benjamini-Hochberg's correction the smallest p of a family may stay as it is: where all are that small.
+    design = (len(study.seeds), study.test, len(pairs) if study.correction == "holm" else 1)
     return Plan(arms, comparisons, smallest_p(*design), refusal(*design, ALPHA))
 
 

@@ -12,16 +12,18 @@ from harness.analysis.statistics import compare, family
 from harness.analysis.study_tables import study_tables
 from harness.errors import InputError
 
+P_OF = {
+    "t": lambda d: stats.ttest_1samp(d, 0).pvalue,
+    "exact": lambda d: stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue,
+    "wilcoxon": lambda d: stats.wilcoxon(d, method="exact").pvalue,
+}
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same rows, judged by each test."""
     folder = tmp_path_factory.mktemp("comparisons")
-    return {test: load_run(write_run(folder / test, users=300, attention=False, test=test)) for test in ("t", "exact")}
-
-
-def _exact(differences):
-    return stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    return {test: load_run(write_run(folder / test, users=300, attention=False, test=test)) for test in P_OF}
 
 
 def test_the_studys_test_gives_p_and_verdict(runs):
@@ -31,7 +33,7 @@ def test_the_studys_test_gives_p_and_verdict(runs):
         differences = {
             pair: np.array([value - control[s] for s, value in run.by_seed(*pair, "ndcg@10").items()]) for pair in found
         }
-        p = [stats.ttest_1samp(d, 0).pvalue if test == "t" else _exact(d) for d in differences.values()]
+        p = [P_OF[test](d) for d in differences.values()]
         adjusted = multipletests(p, method="holm")[1]
         assert [c.p_adjusted for c in found.values()] == pytest.approx(list(adjusted))
         assert [c.verdict != "undecided" for c in found.values()] == [value <= 0.05 for value in adjusted]
@@ -40,14 +42,29 @@ def test_the_studys_test_gives_p_and_verdict(runs):
 def test_five_seeds_decide_by_t_and_not_by_the_exact_test(runs):
     verdicts = {test: {c.verdict for c in against_control(run).values()} for test, run in runs.items()}
     assert "worse" in verdicts["t"]
-    assert verdicts["exact"] == {"undecided"}
+    assert verdicts["exact"] == verdicts["wilcoxon"] == {"undecided"}
 
 
 def test_captions_name_the_test(runs):
-    for test, words in (("t", "paired t-test over seeds"), ("exact", "exact sign-flip test over seeds")):
+    words_of = {"t": "paired t-test over seeds", "exact": "exact sign-flip test over seeds"}
+    for test, words in (words_of | {"wilcoxon": "exact Wilcoxon test over seeds"}).items():
         tables = {table.name: table for table in study_tables(runs[test])}
+        assert ("with 5 seeds p is never below 0.0625" in " ".join(tables["differences"].notes)) == (test == "wilcoxon")
         assert words in tables["main"].caption
         assert ("of the exact sign-flip test" in tables["differences"].caption) == (test == "exact")
+
+
+def test_exploration_is_corrected_for_false_discoveries_and_says_so(tmp_path):
+    run = load_run(write_run(tmp_path / "run", users=300, attention=False, correction="benjamini-hochberg"))
+    found = against_control(run)
+    expected = multipletests([c.p for c in found.values()], method="fdr_bh")[1]
+    assert [c.p_adjusted for c in found.values()] == pytest.approx(list(expected))
+    tables = {table.name: table for table in study_tables(run)}
+    assert "Benjamini-Hochberg's correction for 3 comparisons" in tables["main"].caption
+    assert "BH p" in [column.title for column in tables["differences"].columns]
+    assert "is for exploration" in " ".join(tables["differences"].notes)
+    words = [t.caption + " ".join([*t.notes, *(column.title for column in t.columns)]) for t in tables.values()]
+    assert not [word for word in words if "Holm" in word]
 
 
 def test_an_unknown_test():

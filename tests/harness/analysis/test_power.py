@@ -27,7 +27,7 @@ from harness.errors import InputError
 def test_smallest_p_is_what_the_tests_give_at_best(seeds):
     a, b = 1 + np.arange(seeds) / 100, np.zeros(seeds)  # every seed won
     assert smallest_p(seeds, "exact") == pytest.approx(compare(a, b).p_exact)
-    assert smallest_p(seeds, "wilcoxon") == pytest.approx(wilcoxon(a, b).p)
+    assert smallest_p(seeds, "wilcoxon") == pytest.approx(wilcoxon(a, b))
     assert smallest_p(seeds, "t") == 0
 
 

@@ -122,6 +122,6 @@ class TestCommand:
 
     def test_bad_input(self, refuses):
         assert "did you mean 'ablations'" in refuses("plan", "--study", "ablation")
-        assert "'test'" in refuses("plan", "--study", "ablations", "--set", "test=wilcoxon")
+        assert "'test'" in refuses("plan", "--study", "ablations", "--set", "test=wilcoxson")
         assert "--difference 0" in refuses("plan", "--study", "ablations", "--difference", "0")
         assert "--difference" in refuses("plan", "--study", "ablations", "--difference", "small")
