@@ -269,10 +269,10 @@ def claims(
     as_json: AsJson = False,
 ) -> None:
     """What the papers claim, and what the runs below --out say about it."""
-    from harness.analysis.claims import evaluate, ledger_table, load_claims, runs_below
+    from harness.analysis.claims import evaluate, ledger_table, load_claims, measurements_below, runs_below
 
     papers, known = load_claims(file)
-    findings = evaluate(known, runs_below(out))
+    findings = evaluate(known, runs_below(out), measurements_below(out))
     if as_json:
         shown = [asdict(finding) | {"claim": finding.claim.model_dump(mode="json")} for finding in findings]
         print_json(shown)

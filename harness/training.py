@@ -57,6 +57,7 @@ class _State:
     best_value: float | None = None
     total_steps: int = 0
     supervised: int = 0
+    read: int = 0
     peak_memory: int = 0
     resumed: int = 0
     flops: float | None = None
@@ -124,11 +125,20 @@ def fit(
             "training_flops_per_event": state.flops,
             **{f"{part}_seconds": value for part, value in seconds.items()},
             "events_per_second": state.supervised / seconds["train"] if seconds["train"] else None,
+            **_tokens(model, state.read, seconds["train"]),
             "peak_memory_bytes": state.peak_memory,
             "epochs": state.epoch,
             "resumed": state.resumed,
         },
     )
+
+
+def _tokens(model: Recommender, events: int, seconds: float) -> dict[str, float | None]:
+    """Tokens that the model makes of an event, and those that it read in a second; of models that say so."""
+    tokens = getattr(model, "tokens_per_event", None)
+    if tokens is None:
+        return {}
+    return {"tokens_per_event": tokens, "tokens_per_second": events * tokens / seconds if seconds else None}
 
 
 def _train_epoch(
@@ -158,6 +168,7 @@ def _train_epoch(
     data_seconds = time.perf_counter() - started
     bfloat16 = training.precision == "bfloat16"
     totals: dict[str, Tensor] = {}
+    read = torch.zeros((), dtype=torch.int64, device=device)
     rate = training.learning_rate
     model.train()
     for batch, waited in _timed(batches):
@@ -177,9 +188,11 @@ def _train_epoch(
         optimizer.step()
         state.step += 1
         state.supervised += len(batch.valid)
+        read += batch.lengths.sum()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0) + term.detach()
     means = _finite_means(totals, n_batches, epoch)  # waits for the device
+    state.read += int(read)
     return {
         "epoch": epoch,
         "loss": sum(means.values()),

@@ -6,7 +6,7 @@
       paper: fair
       claim: The noise-robustness loss improves accuracy.
       study: ablations
-      quantity: ndcg@10            # a metric, cost/KEY, attention/STATISTIC, noise/STATISTIC@SHARE
+      quantity: ndcg@10            # a metric, cost/KEY, attention/STATISTIC, noise/STATISTIC@SHARE, step_seconds
       arm: fair
       than: no-noise-loss
       expect: higher
@@ -22,6 +22,8 @@ their order). Verdicts, each per data set:
   reaches the claimed size, *contradicted* where all of it falls short of that size, else *undecided*;
 - sweep: *supported* where the best inner level is better than both ends, *contradicted* where an end is better than
   every inner level (Holm's correction over these tests), else *undecided*;
+- the seconds of a training step (``quantity: step_seconds``, a study of task "efficiency", with ``by``): as with ``by``
+  above, with the turns of the measurement for seeds, one verdict per width, at the length that speaks least for it;
 - *not tested* where no run has the arms, or none has the quantity.
 """
 
@@ -38,13 +40,16 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
+from harness.analysis.efficiency import MEASUREMENTS, Efficiency, load_efficiency
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
 from harness.analysis.statistics import Comparison, compare, family
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
 from harness.errors import InputError
 from harness.settings import Settings, parse
 
-__all__ = ["Claim", "Finding", "claims_for", "evaluate", "ledger_table", "load_claims", "runs_below"]
+__all__ = [
+    "Claim", "Finding", "claims_for", "evaluate", "ledger_table", "load_claims", "measurements_below", "runs_below",
+]  # fmt: skip
 
 Verdict = Literal["supported", "contradicted", "undecided", "not tested"]
 
@@ -129,6 +134,12 @@ def runs_below(results: str | Path) -> list[Run]:
     return runs
 
 
+def measurements_below(results: str | Path) -> list[Efficiency]:
+    """The measurements of speed in a results folder, by name; none of a smoke run."""
+    folders = [path.parent for path in sorted(Path(results).glob(f"*/{MEASUREMENTS}"))]
+    return [load_efficiency(folder) for folder in folders if not folder.name.endswith("-smoke")]
+
+
 def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
     """What one run says about the claims that its study tests; one finding per claim and data set."""
     mine = [claim for claim in claims if claim.study == run.name]
@@ -153,7 +164,7 @@ def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
     return findings
 
 
-def evaluate(claims: Iterable[Claim], runs: Iterable[Run]) -> list[Finding]:
+def evaluate(claims: Iterable[Claim], runs: Iterable[Run], measurements: Iterable[Efficiency] = ()) -> list[Finding]:
     """All findings, in the order of the claims; a claim that no run tests is "not tested" once."""
     claims = list(claims)
     found: dict[str, list[Finding]] = {claim.id: [] for claim in claims}
@@ -161,6 +172,10 @@ def evaluate(claims: Iterable[Claim], runs: Iterable[Run]) -> list[Finding]:
         for finding in claims_for(run, claims):
             if finding.verdict != "not tested":
                 found[finding.claim.id].append(finding)
+    for measured in measurements:
+        for claim in claims:
+            if claim.study == measured.study["study"]:
+                found[claim.id] += _speed(measured, claim)
     return [
         finding
         for claim in claims
@@ -304,6 +319,25 @@ def _size(claim: Claim, c: Comparison | None) -> Finding:
         claim, verdict, estimate=c.percent, interval=interval, unit="%", seeds=c.seeds,
         detail=f"{_name(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
     )  # fmt: skip
+
+
+def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
+    """One finding per width, at the length that speaks least for the claim."""
+    if {claim.arm, claim.than} - set(measured.variants):
+        return []
+    findings = []
+    for dim in measured.study["dims"]:
+        found = []
+        for length in measured.study["lengths"]:
+            ours, theirs = (measured.steps(variant, dim, length) for variant in (claim.arm, claim.than))
+            # The ratio within a turn is what is compared, so that a slow moment of the machine counts for both.
+            finding = _size(claim, compare(100 * ours / theirs, np.full(len(ours), 100.0)))
+            found.append(replace(finding, dataset=f"width {dim}, length {length}"))
+        sign = -1 if claim.expect == "higher" else 1
+        least = max(found, key=lambda finding: sign * (finding.estimate or 0))
+        said = f"{measured.study['repeats']} turns; the other lengths speak more for it"
+        findings.append(replace(least, run=measured.study["study"], seeds=0, detail=said))
+    return findings
 
 
 def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:

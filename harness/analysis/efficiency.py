@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -52,6 +53,15 @@ class Efficiency:
     def variants(self) -> list[str]:
         """In the design's order, which the keys of the record have lost."""
         return list(dict.fromkeys(self.frame["variant"]))
+
+    def steps(self, variant: str, dim: int, length: int) -> np.ndarray:
+        """(T,) seconds of a training step, one per turn."""
+        (turns,) = (
+            entry["turns"]
+            for entry in self.record["measurements"]
+            if (entry["variant"], entry["dim"], entry["length"]) == (variant, dim, length)
+        )
+        return np.array([turn["step"] for turn in turns])
 
     def label(self, variant: str) -> str:
         return self.study["variants"][variant].get("label") or variant

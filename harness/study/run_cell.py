@@ -101,7 +101,7 @@ def run_cell(
     write_json(staged / "metrics.json", summaries)
     _write_table(staged / "rows.parquet", pa.concat_tables(rows.values()))
     write_history(staged / "history.csv", fitted.history)
-    write_json(staged / "cost.json", fitted.cost | _tokens(model))
+    write_json(staged / "cost.json", fitted.cost)
     _write_experiments(staged, study, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
     value = data.value(summaries["valid"], study.primary)
@@ -138,12 +138,6 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-
-
-def _tokens(model: Recommender) -> dict[str, int]:
-    """How many tokens a model makes of an event, where it says so."""
-    tokens = getattr(model, "tokens_per_event", None)
-    return {} if tokens is None else {"tokens_per_event": tokens}
 
 
 def _write_experiments(staged: Path, study: Study, model: Recommender, data: TaskData) -> None:

@@ -187,3 +187,11 @@ def test_cost_counts_parameters_and_operations(data, tmp_path):
     # One 8 x 30 product forward, and two backward (for input and weight).
     assert fitted.cost["training_flops_per_event"] == pytest.approx(3 * 2 * 8 * 30)
     assert fitted.cost["peak_memory_bytes"] > 0
+
+
+def test_tokens_are_those_of_the_histories_that_were_read(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bigram, "tokens_per_event", 3, raising=False)
+    _, fitted = train(data, tmp_path, budget=Budget(epochs=2))
+    assert fitted.cost["tokens_per_event"] == 3
+    # All positions are trained once an epoch: what is read is what is supervised, whatever the padding.
+    assert fitted.cost["tokens_per_second"] == pytest.approx(3 * fitted.cost["events_per_second"])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
+from harness.analysis.claims import Claim, evaluate
 from harness.analysis.efficiency import PARTS, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.report import efficiency_pictures, write_report
 from harness.errors import InputError
 
 SECONDS = {"two-tokens": (4.0, 8.0, 2.0), "one-token": (1.0, 4.0, 1.5)}
 """Of three turns: the ratios are 0.25, 0.5 and 0.75."""
+SHARES = np.array([0.59, 0.6, 0.61])
 
 
 @pytest.fixture
@@ -59,6 +63,24 @@ def test_tables_keep_the_order_in_which_the_variants_were_measured(folder):
     values = dict(zip((c.key for c in full[1].columns), full[1].lines[0].entries, strict=True))
     assert (values["step_seconds"].text, values["step_seconds"].value) == ("4000.0", 4.0)
     assert (values["flops"].text, values["peak_memory_bytes"].text) == ("32.00", "10.0")
+
+
+@pytest.mark.parametrize(("by", "verdict"), [(30, "supported"), (100, "contradicted")])
+def test_a_claim_on_speed_is_judged_at_the_length_that_speaks_least_for_it(folder, by, verdict):
+    record = json.loads((folder / "efficiency.json").read_text())
+    (slower,) = (m for m in record["measurements"] if (m["variant"], m["dim"], m["length"]) == ("one-token", 32, 128))
+    for turn, control, share in zip(slower["turns"], SECONDS["two-tokens"], SHARES, strict=True):
+        turn["step"] = control * share
+    (folder / "efficiency.json").write_text(json.dumps(record))
+    claim = Claim(
+        id="speed", paper="p", claim="c", study="efficiency", quantity="step_seconds", arm="one-token",
+        than="two-tokens", expect="lower", by=by,
+    )  # fmt: skip
+    usual, slow = evaluate([claim], [], [load_efficiency(folder)])
+    assert (usual.estimate, slow.estimate) == (pytest.approx(-50), pytest.approx(-40))
+    assert slow.dataset == "width 32, length 128"
+    assert slow.interval == pytest.approx(tuple(stats.ttest_1samp(100 * SHARES - 100, 0).confidence_interval()))
+    assert slow.verdict == verdict
 
 
 def test_sentences_say_the_range_over_lengths(folder):
