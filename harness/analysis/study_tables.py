@@ -106,8 +106,9 @@ def results_table(
             + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
             + f"{count(len(tested), 'comparison')})."
         )
+    notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns))
     label = f"{run.name}-{name}"
-    return Table(name, caption, "Variant", tuple(heads), tuple(lines), provenance(run, datasets, rows), label)
+    return Table(name, caption, "Variant", tuple(heads), tuple(lines), notes, label)
 
 
 def differences_table(run: Run) -> Table:
@@ -372,6 +373,26 @@ def _title(run: Run) -> str:
 def _margin(run: Run) -> str:
     margin = run.study.get("equivalence_margin")
     return f"; equivalent: within ±{margin:g} by two one-sided tests" if margin else ""
+
+
+def _undefined(run: Run, datasets: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """Which actions leave a metric without a value, and why."""
+    notes = []
+    for dataset in datasets if run.task == "action" else ():
+        for cell in run.ids(dataset)[:1]:
+            names = [
+                (metric_label(metric), action)
+                for metric in metrics
+                for action in run.actions(dataset)
+                if metric in run.metrics and "/" not in metric and np.isnan(run.metric(cell, f"{metric}/{action}"))
+            ]
+            for action in dict.fromkeys(action for _, action in names):
+                undefined = ", ".join(metric for metric, of in names if of == action)
+                notes.append(
+                    f"'{action}' occurs in every or in no test event of {dataset}, or of each of its users: "
+                    f"{undefined} undefined for it, and so on average."
+                )
+    return notes
 
 
 def _test_notes(run: Run, tested: dict) -> list[str]:

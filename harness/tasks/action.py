@@ -81,10 +81,10 @@ class ActionPrediction(TaskData):
     def value(self, summary: dict[str, dict[str, Any]], primary: str) -> float:
         found = self._find(summary, primary)
         if found is None:
-            raise CellFailed(
-                f"'{primary}' is undefined on the validation part of '{self.log.name}': "
-                "an action never or always occurs there; choose 'bce', or other actions"
-            )
+            reason = "an action never or always occurs there; choose 'bce', or other actions"
+            if self._find(summary, "bce") is None:
+                reason = "there are no events in it; the users' histories are too short for this split"
+            raise CellFailed(f"'{primary}' is undefined on the validation part of '{self.log.name}': {reason}")
         return found
 
     def tracked(self, summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
