@@ -131,8 +131,6 @@ class Ranking:
     complete: bool
     """True where the items are the best k of the whole catalogue under the model's own score. False for a
     search that may miss items: an item outside the list then has an unknown rank."""
-    invalid: Tensor | None = None
-    """(B,) int64: hypotheses that named no item, where a decoder can produce such."""
 
 
 @dataclass

@@ -34,6 +34,19 @@ presets:
 """
 
 
+@pytest.fixture(scope="session")
+def real() -> Callable[..., Path]:
+    """A path below ``HARNESS_DATA``; skips the test where that names no folder that has it."""
+
+    def path(*parts: str) -> Path:
+        root = os.environ.get("HARNESS_DATA")
+        if not root or not Path(root, *parts).exists():
+            pytest.skip(f"set HARNESS_DATA to a folder that holds {'/'.join(parts) or 'the benchmark data sets'}")
+        return Path(root, *parts)
+
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

@@ -330,30 +330,27 @@ def training_time(table: pd.DataFrame, parts: dict[str, str], control: str) -> F
     return figure
 
 
-def code_usage(table: pd.DataFrame) -> Figure:
-    """How evenly each level of the item codes is used: share of codes in use, and perplexity over codebook size.
+def code_usage(quality: dict[str, Any], title: str) -> Figure:
+    """Use and perplexity of each level's codebook, and how many items share their tuple with how many.
 
-    Args:
-        table: one row per quantiser and level, with the columns ``quantiser``, ``level`` (from 1), ``used`` and
-            ``perplexity``, both as shares of the codebook's size.
+    ``quality``: of :class:`harness.items.codes.ItemCodes`.
     """
+    levels = quality["levels"]
+    numbers = np.arange(1, len(levels) + 1)
+    groups = {1: round(quality["alone"] * quality["items"])}
+    groups |= {int(size): tuples * int(size) for size, tuples in quality["collisions"].items()}
     with style():
-        figure = new_figure(FULL, 2.4)
-        axes = figure.subplots(1, 2, sharey=True)
-        kinds = list(dict.fromkeys(table["quantiser"]))
-        for axis, column, title in zip(axes, ("used", "perplexity"), ("Codes in use", "Perplexity"), strict=True):
-            for place, kind in enumerate(kinds):
-                lines = table[table["quantiser"] == kind]
-                offset = (place - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
-                axis.bar(
-                    lines["level"] + offset, lines[column], 0.76 / len(kinds), color=look_at(place).color, label=kind
-                )
-            axis.set_title(f"{title} (share of codebook)")
-            axis.set_xlabel("Level")
-            axis.set_ylim(0, 1.02)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.grid(axis="x", visible=False)
-        _legend(figure, axes[0])
+        figure = new_figure()
+        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+        left.bar(numbers - 0.2, [level["use"] for level in levels], 0.4, color=look_at(0).color, label="in use")
+        relative = [level["perplexity"] / level["size"] for level in levels]
+        left.bar(numbers + 0.2, relative, 0.4, color=look_at(4).color, label="perplexity")
+        left.set(xlabel="level", ylabel="share of the codebook", ylim=(0, 1.02), title=title, xticks=_ticks(numbers))
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        right.bar(np.arange(len(groups)), list(groups.values()), color=look_at(2).color)
+        shown = _ticks(np.arange(len(groups)))
+        right.set_xticks(shown, [str(list(groups)[place]) for place in shown])
+        right.set(xlabel="items with the same codes", ylabel="items", yscale="log", title="collisions")
     return figure
 
 
@@ -423,3 +420,8 @@ def _legend(figure: Figure, axis: Axes) -> None:
     if labels:
         columns = max(1, min(len(labels), 105 // (max(map(len, labels)) + 8)))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+
+
+def _ticks(numbers: np.ndarray) -> np.ndarray:
+    """At most 16 of some numbers, evenly spaced."""
+    return numbers[:: -(-len(numbers) // 16)]

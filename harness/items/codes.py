@@ -97,10 +97,8 @@ def item_codes(
 
 def training_items(log: EventLog, split: Split) -> np.ndarray:
     """(n,) int64, ascending: the dense ids of the items that occur in the training part."""
-    events = np.zeros(len(log.item) + 1, dtype=np.int64)
-    np.add.at(events, log.offsets[:-1], 1)
-    np.add.at(events, split.train_end, -1)
-    return np.unique(log.item[np.cumsum(events)[:-1] > 0])
+    _, positions = split.events("train")
+    return np.unique(log.item[positions])
 
 
 def _texts(log: EventLog, config: ItemsConfig) -> list[str] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.analysis.figures import code_usage
 from harness.analysis.style import save
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
@@ -17,7 +18,7 @@ from harness.errors import InputError
 from harness.files import write_text
 from harness.items.codes import ItemCodes, item_codes
 from harness.items.config import ItemsConfig
-from harness.items.report import codes_figure, codes_markdown, example_items
+from harness.items.report import codes_markdown, example_items
 from harness.items.text import item_texts
 from harness.settings import Settings, from_pairs
 from harness.study.cells import Inputs, make_arm
@@ -85,4 +86,4 @@ def write_item_report(found: Codes, folder: Path, examples: int) -> list[Path]:
         codes, [str(item) for item in log.items], title=log.name, texts=texts, examples=example_items(counts, examples)
     )
     write_text(place / f"{name}.md", markdown)
-    return [place / f"{name}.md", *save(codes_figure(codes, title=log.name), place, name)]
+    return [place / f"{name}.md", *save(code_usage(codes.quality, log.name), place, name)]

@@ -33,11 +33,7 @@ class ActionPrediction(TaskData):
 
     def windows(self, phase: str) -> Windows:
         """Each event of ``phase`` once, with at least half of ``max_length`` of what came before it."""
-        first, last = {
-            "train": (self.log.offsets[:-1], self.split.train_end),
-            "valid": (self.split.train_end, self.split.valid_end),
-            "test": (self.split.valid_end, self.split.test_end),
-        }[phase]
+        first, last = self.split.bounds(phase)
         stride = max(1, self.max_length // 2)
         begin = self.log.offsets[:-1]
         return all_positions(begin, first, last, max_length=self.max_length, stride=stride, rng=None)

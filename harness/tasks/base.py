@@ -36,8 +36,7 @@ class TaskData(ABC):
     def schema(self, codes: np.ndarray | None = None, code_sizes: tuple[int, ...] = ()) -> Schema:
         """What a model for this data is built from; item counts come from the training part alone."""
         counts = np.zeros(len(self.log.items), dtype=np.int64)
-        trained = np.arange(len(self.log.item)) < np.repeat(self.split.train_end, np.diff(self.log.offsets))
-        np.add.at(counts, self.log.item[trained], 1)
+        np.add.at(counts, self.log.item[self.split.events("train")[1]], 1)
         return Schema(
             n_items=len(self.log.items) - 1,
             n_users=len(self.log.users),

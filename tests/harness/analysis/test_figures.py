@@ -107,6 +107,9 @@ def test_training_time_wraps_after_six_lengths():
 
 
 def test_code_usage_draws_what_it_is_given():
-    codes = pd.DataFrame({"quantiser": ["opq"] * 2, "level": [1, 2], "used": [1.0, 0.9], "perplexity": [0.8, 0.7]})
-    axes = figures.code_usage(codes).axes
-    assert [bar.get_height() for bar in axes[1].patches] == [0.8, 0.7]
+    levels = [{"use": 1.0, "perplexity": 3.2, "size": 4}, {"use": 0.75, "perplexity": 2.8, "size": 4}]
+    quality = {"levels": levels, "alone": 0.6, "items": 5, "collisions": {2: 1}}
+    left, right = figures.code_usage(quality, "goods").axes
+    assert [bar.get_height() for bar in left.patches] == pytest.approx([1.0, 0.75, 0.8, 0.7])
+    assert [bar.get_height() for bar in right.patches] == [3, 2]
+    assert [label.get_text() for label in right.get_xticklabels()] == ["1", "2"]

@@ -17,7 +17,7 @@ from harness.analysis.report import write_report
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = (390, 1280)
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: install chromium")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
 
 
 def in_browser(page: Path, *words: str, width: int, profile: Path) -> subprocess.CompletedProcess:

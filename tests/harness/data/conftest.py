@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
-def real_data() -> Path:
+def real_data(real) -> Path:
     """The data root with the real benchmark data sets."""
-    root = os.environ.get("HARNESS_DATA")
-    if not root or not Path(root).is_dir():
-        pytest.skip("HARNESS_DATA names no folder with the benchmark data sets")
-    return Path(root)
+    return real()
 
 
 @pytest.fixture

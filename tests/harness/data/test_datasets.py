@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -74,13 +73,6 @@ def test_retailrocket_has_exactly_one_action_an_event(real_data):
     assert (log.actions.sum(axis=1) == 1).all()
     with pytest.raises(InputError, match=r"data\.short_users"):
         make_split(log, DataConfig())
-
-
-@pytest.mark.parametrize(("name", "limit"), [("amazon-sports", 2.0), ("amazon-beauty", 2.0)])
-def test_loading_is_fast(real_data, name, limit):
-    start = time.process_time()
-    load(name, DataConfig(), real_data)
-    assert time.process_time() - start < limit
 
 
 def test_random_ties_change_the_test_item_of_many_users(real_data):

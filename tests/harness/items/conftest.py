@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.data.splits import Split
+
 KINDS = {
     "tea": ["green", "black", "herbal", "white", "leaf", "pot", "cup"],
     "bike": ["wheel", "chain", "brake", "saddle", "road", "city", "gear"],
@@ -35,6 +37,9 @@ def make_catalogue(n_items: int = 60, n_users: int = 30, seed: int = 0) -> tuple
         fingerprint="log",
     )
     split = SimpleNamespace(offsets=offsets, train_end=offsets[1:] - 2, fingerprint="split")
+    ends = {"valid_end": offsets[1:] - 1, "test_end": offsets[1:], "fingerprint": "split"}
+    # Tests change the ends.
+    split.events = lambda part: Split("leave-one-out", offsets, split.train_end, **ends).events(part)
     return log, split
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -228,16 +227,13 @@ def test_codes_of_a_file(catalogue, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["amazon-scientific", "amazon-beauty"])
-def test_rqvae_keeps_its_codebooks_on_real_texts(name, tmp_path):
+def test_rqvae_keeps_its_codebooks_on_real_texts(name, tmp_path, real):
     """The field's health check: at least 80 % of each codebook in use, at least 85 % unique triples."""
-    root = os.environ.get("HARNESS_DATA")
-    if not root:
-        pytest.skip("needs HARNESS_DATA")
     from harness.data.config import DataConfig
     from harness.data.datasets import load
     from harness.data.splits import make_split
 
-    log = load(name, DataConfig(), Path(root))
+    log = load(name, DataConfig(), real())
     settings = ItemsConfig(quantiser=ResidualVAE(epochs=20, hidden=(256,)))
     quality = item_codes(log, make_split(log, DataConfig()), settings, unique=False, cache=tmp_path).quality
     assert min(level["use"] for level in quality["levels"]) >= 0.8

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -96,19 +95,10 @@ def test_missing_file(tmp_path):
         read_index(ITEMS, FileCodes(path=str(tmp_path / "none.index.json")))
 
 
-@pytest.fixture(scope="module")
-def published() -> Path:
-    root = os.environ.get("HARNESS_DATA")
-    folder = Path(root or "") / "semantic_ids"
-    if not root or not folder.is_dir():
-        pytest.skip("needs the published semantic IDs, under HARNESS_DATA/semantic_ids")
-    return folder
-
-
 @pytest.mark.parametrize(("name", "number", "first"), [("Beauty", 12_101, 1), ("Scientific", 4_344, 0)])
-def test_published_files(published, name, number, first):
+def test_published_files(real, name, number, first):
     items = ["", *(str(item) for item in range(first, first + number))]
-    files = sorted((published / name).glob("*.index.json"))
+    files = sorted(real("semantic_ids", name).glob("*.index.json"))
     assert files
     for path in files:
         raw = json.loads(path.read_text())

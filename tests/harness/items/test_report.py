@@ -7,7 +7,7 @@ import pytest
 
 from harness.items.codes import ItemCodes
 from harness.items.quality import code_quality
-from harness.items.report import codes_figure, codes_markdown, example_items
+from harness.items.report import codes_markdown, example_items
 
 LEVELS = np.array([[0, 1], [0, 1], [0, 3], [2, 2], [1, 0]])
 
@@ -46,16 +46,6 @@ def test_a_number_that_was_not_measured_is_absent(codes):
     assert "variance" not in text
     assert "nearest last code" not in text
     assert "Nearest by code" not in text
-
-
-def test_figure_shows_the_numbers(codes):
-    left, right = codes_figure(codes, title="goods").axes
-    heights = [bar.get_height() for bar in left.patches]
-    expected = [level["use"] for level in codes.quality["levels"]]
-    expected += [level["perplexity"] / 4 for level in codes.quality["levels"]]
-    assert heights == pytest.approx(expected)
-    assert [bar.get_height() for bar in right.patches] == [3, 2]
-    assert [label.get_text() for label in right.get_xticklabels()] == ["1", "2"]
 
 
 def test_examples_run_from_frequent_to_rare():

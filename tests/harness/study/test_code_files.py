@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -139,12 +138,8 @@ def nothing_is_left(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(("name", "first"), [("Beauty", 1), ("Scientific", 0)])
-def test_published_files_train(tmp_path, name, first):
-    root = Path(os.environ.get("HARNESS_DATA") or "nowhere")
-    files = sorted((root / "semantic_ids" / name).glob("*.index.json"))
-    if not files:
-        pytest.skip(f"needs the published codes of {name}: set HARNESS_DATA to a folder with semantic_ids/{name}")
-    for path in files:
+def test_published_files_train(tmp_path, real, name, first):
+    for path in sorted(real("semantic_ids", name).glob("*.index.json")):
         design = {
             "study": "published",
             "datasets": [f"amazon-{name.lower()}"],
@@ -155,7 +150,7 @@ def test_published_files_train(tmp_path, name, first):
             "metrics": ["ndcg@10"],
             "primary": "ndcg@10",
         }
-        parsed, inputs = parse(Study, design, "the study"), Inputs(root, tmp_path / "cache")
+        parsed, inputs = parse(Study, design, "the study"), Inputs(real(), tmp_path / "cache")
         for cell in make_cells(parsed, inputs):
             data = task_data(parsed, cell, inputs, "cpu")
             model = build_model(cell, data, inputs)

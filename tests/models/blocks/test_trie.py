@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -234,12 +232,8 @@ def test_codes_that_name_no_item_each_are_refused_in_one_line(codes, sizes, part
     assert "\n" not in str(error.value)
 
 
-def test_published_codes_of_a_real_catalogue():
-    root = os.environ.get("HARNESS_DATA")
-    path = Path(root or "", "semantic_ids", "Beauty", "rkmeans_native.index.json")
-    if not root or not path.exists():
-        pytest.skip("needs $HARNESS_DATA/semantic_ids/Beauty/rkmeans_native.index.json")
-    published = json.loads(path.read_text())
+def test_published_codes_of_a_real_catalogue(real):
+    published = json.loads(real("semantic_ids", "Beauty", "rkmeans_native.index.json").read_text())
     rows = [[int(token.strip("<>").split("_")[1]) for token in published[str(i)]] for i in range(len(published))]
     sizes = tuple(1 + max(column) for column in zip(*rows, strict=True))
     with pytest.raises(InputError, match="have the same codes"):
