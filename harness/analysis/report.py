@@ -29,7 +29,7 @@ from harness.analysis.style import save, style
 from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
 from harness.analysis.tuning import load_tuning
 from harness.analysis.verify import write_efficiency_evidence, write_evidence
-from harness.files import write_text
+from harness.files import as_file_name, write_text
 
 __all__ = ["Picture", "pictures", "verdicts", "write_report"]
 
@@ -151,7 +151,7 @@ def pictures(run: Run) -> Iterator[Picture]:
         caption = f"Tuning: best validation {primary} so far against the number of trials."
         yield Picture("tuning", "tuning", caption, figures.tuning_curves(run, tuned))
     for dataset in run.datasets:
-        suffix = f"-{dataset}" if len(run.datasets) > 1 else ""
+        suffix = f"-{as_file_name(dataset)}" if len(run.datasets) > 1 else ""
         where = f" on {dataset}" if len(run.datasets) > 1 else ""
         makers: list[tuple[str, str, Callable[[Run, str], Figure | None]]] = [
             (

@@ -21,6 +21,7 @@ from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
 from harness.analysis.tuning import ledger_table, load_tuning, mark_unequal
 from harness.errors import InputError, nearest
+from harness.files import as_file_name
 
 __all__ = ["cost_table", "differences_table", "evidence_tables", "results_table", "study_tables"]
 
@@ -50,7 +51,7 @@ def evidence_tables(run: Run) -> list[Table]:
     if run.control is not None and len(run.variants) > 1:
         tables.append(differences_table(run))
         if run.task == "action":
-            tables += [relative_table(run), *([per_action_table(run)] if len(run.actions()) > 1 else [])]
+            tables += [relative_table(run), *per_action_tables(run)]
     if run.task == "retrieval":
         tables.append(candidates_table(run))
     return tables
@@ -194,27 +195,26 @@ def relative_table(run: Run) -> Table:
     return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
 
 
-def per_action_table(run: Run) -> Table:
-    """The primary metric of each action."""
+def per_action_tables(run: Run) -> list[Table]:
+    """The primary metric of each action, a table per data set that has more than one."""
     family = run.primary.partition("/")[0]
-    actions = run.actions()
-    grouped = len(run.datasets) > 1
-    lines = []
-    for dataset in run.datasets:
-        there = run.actions(dataset)
-        none = dict.fromkeys(run.variants, Entry())
-        columns = [_results(run, dataset, f"{family}/{a}", run.variants, {}) if a in there else none for a in actions]
-        for variant in run.variants:
-            entries = tuple(column[variant] for column in columns)
-            lines.append(Line(variant, run.label(variant), entries, dataset if grouped else ""))
-    heads = tuple(Column(f"{family}/{action}", action) for action in actions)
     better = "Lower" if lower_is_better(family) else "Higher"
-    caption = (
-        f"{metric_label(family)} of each action{'' if grouped else ' on ' + run.datasets[0]}, mean ± standard "
-        f"deviation over seeds; best in bold, second underlined. {better} is better; a dash where it is undefined."
-    )
-    notes = provenance(run, run.datasets, run.variants)
-    return Table("per-action", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-per-action")
+    tables = []
+    for dataset in run.datasets:
+        actions = run.actions(dataset)
+        if len(actions) < 2:
+            continue
+        columns = [_results(run, dataset, f"{family}/{action}", run.variants, {}) for action in actions]
+        lines = [Line(v, run.label(v), tuple(column[v] for column in columns)) for v in run.variants]
+        heads = tuple(Column(f"{family}/{action}", action) for action in actions)
+        caption = (
+            f"{metric_label(family)} of each action on {dataset}, mean ± standard deviation over seeds; best in bold, "
+            f"second underlined. {better} is better; a dash where it is undefined."
+        )
+        name = "per-action" if len(run.datasets) == 1 else f"per-action-{as_file_name(dataset)}"
+        notes = provenance(run, [dataset], run.variants)
+        tables.append(Table(name, caption, "Variant", heads, tuple(lines), notes, f"{run.name}-{name}"))
+    return tables
 
 
 def _relative_entry(c: Comparison | None, ids: tuple[str, ...]) -> Entry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.errors import InputError
-from harness.files import write_text
+from harness.files import as_file_name, write_text
 from harness.items.codes import ItemCodes, item_codes
 from harness.items.config import ItemsConfig
 from harness.items.report import codes_markdown, example_items
@@ -80,7 +79,7 @@ def write_item_report(found: Codes, folder: Path, examples: int) -> list[Path]:
         texts = item_texts(log, found.config)
     except InputError:  # the codes were made without
         texts = None
-    place = folder / re.sub(r"[^A-Za-z0-9._-]+", "-", log.name).strip("-")
+    place = folder / as_file_name(log.name)
     name = f"{codes.quality['quantiser']}-{codes.fingerprint[:8]}"
     markdown = codes_markdown(
         codes, [str(item) for item in log.items], title=log.name, texts=texts, examples=example_items(counts, examples)

@@ -11,6 +11,8 @@ import yaml
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from benchmarks.synthetic_run import write_run
+from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
 from harness.analysis.study_tables import cost_table, evidence_tables, results_table, study_tables
 from harness.analysis.tables import render
@@ -150,3 +152,14 @@ def test_every_footer_names_protocol_seeds_split_fingerprints_and_version(run):
         assert "Split: leave-one-out. Seeds: 0–4 (5 seeds)." in text
         assert str(run.cells["split"].iloc[0])[:8] in text
         assert "harness 0.1.0" in text
+
+
+def test_data_sets_that_are_paths_get_tables_and_figures_of_their_own(tmp_path):
+    variants = {"interleaved": {"model": "interleaved"}, "attn-lfa": {"model": "attn-lfa"}}
+    names = ("data/one", "data/two")
+    folder = write_run(tmp_path / "run", users=40, seeds=2, task="action", variants=variants, datasets=names)
+    write_report(folder)
+    for name in names:
+        (table,) = folder.glob(f"tables/per-action-{name.replace('/', '-')}.tex")
+        assert name in table.read_text()
+        assert (folder / "figures" / f"calibration-{name.replace('/', '-')}.png").is_file()
