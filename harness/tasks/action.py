@@ -78,7 +78,7 @@ class ActionPrediction(TaskData):
         found = self._find(summary, primary)
         if found is None:
             reason = "an action never or always occurs there; choose 'bce', or other actions"
-            if self._find(summary, "bce") is None:
+            if summary["mean"].get("bce") is None:
                 reason = "there are no events in it; the users' histories are too short for this split"
             raise CellFailed(f"'{primary}' is undefined on the validation part of '{self.log.name}': {reason}")
         return found

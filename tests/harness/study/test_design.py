@@ -51,7 +51,7 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
         ({"settings": ("primary=ndgc@10",)}, "unknown metric 'ndgc@10'; did you mean 'ndcg'"),
         ({"settings": ("primary=ndcg",)}, "needs a cutoff"),
         ({"settings": ("primary=mrr",)}, "not among the metrics"),
-        ({"settings": ("test=wilcoxon",)}, "'test'"),
+        ({"settings": ("test=wilcoxson",)}, "'test'"),
         ({"settings": ("tables.main.rows=[cee]",)}, "table 'main': unknown variant 'cee'; did you mean 'ce'"),
         ({"settings": ("tables.main.columns=[ndgc@10]",)}, "table 'main': unknown metric 'ndgc@10'; did you mean"),
         ({"settings": ("tables.main.datasets=[ml-100k]",)}, "table 'main': unknown data set 'ml-100k'"),
