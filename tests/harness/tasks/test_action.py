@@ -62,9 +62,9 @@ def test_data_without_actions_is_refused():
 
 def test_an_undefined_primary_metric_is_told(data):
     summary = {"mean": {"ne": None, "bce": 0.6}}
-    with pytest.raises(CellFailed, match="'ne' is undefined .* never or always occurs"):
+    with pytest.raises(CellFailed, match=r"'ne' is undefined .* never or always occurs"):
         data.value(summary, "ne")
-    with pytest.raises(CellFailed, match="'bce' is undefined .* no events"):
+    with pytest.raises(CellFailed, match=r"'bce' is undefined .* no events"):
         data.value({"mean": {"bce": None}}, "bce")
     with pytest.raises(InputError, match="no such action"):
         data.value(summary, "ne/likes")
