@@ -210,7 +210,11 @@ class Run:
 
         def read() -> np.ndarray:
             column = self.rows(cell, [f"rank_{candidates}"], phase)[f"rank_{candidates}"]
-            return column.cast(pa.float32()).to_numpy()
+            ranks = column.cast(pa.float32()).to_numpy()
+            if (ranks < 1).any():
+                path = self.file(cell, "rows.parquet")
+                raise InputError(f"{path} is damaged (a rank_{candidates} below 1); {_mend(cell)}")
+            return ranks
 
         return self._keep(("ranks", cell, phase, candidates), read)
 
@@ -285,8 +289,13 @@ class Run:
     def _action_metrics(self, cell: str, phase: str) -> dict[str, dict[str, float | None]]:
         from harness.tasks import action_metrics
 
-        key = ("action metrics", cell, phase)
-        return self._keep(key, lambda: action_metrics.summarise(self.rows(cell, _ACTION_COLUMNS, phase)))
+        def measure() -> dict[str, dict[str, float | None]]:
+            try:
+                return action_metrics.summarise(self.rows(cell, _ACTION_COLUMNS, phase))
+            except InputError as error:
+                raise InputError(f"{self.file(cell, 'rows.parquet')}: {error}") from None
+
+        return self._keep(("action metrics", cell, phase), measure)
 
     def _action_metric(self, cell: str, metric: str, phase: str) -> float:
         name, _, action = metric.partition("/")
