@@ -290,8 +290,9 @@ class Run:
         from harness.tasks import action_metrics
 
         def measure() -> dict[str, dict[str, float | None]]:
+            rows = self.rows(cell, _ACTION_COLUMNS, phase)
             try:
-                return action_metrics.summarise(self.rows(cell, _ACTION_COLUMNS, phase))
+                return action_metrics.summarise(rows)
             except InputError as error:
                 raise InputError(f"{self.file(cell, 'rows.parquet')}: {error}") from None
 
