@@ -78,7 +78,7 @@ class Display:
         elif time.time() - self.last_line >= PLAIN_SECONDS and len(self.reported) < len(self.cells):
             self.last_line = time.time()
             now = ", ".join(f"{c.arm.variant} seed {c.seed} epoch {p['epoch']}/{p['epochs']}" for c, p in under_way)
-            self.say(f"  {len(self.reported)}/{len(self.cells)} cells, about {left} left; now: {now or 'starting'}")
+            self.say(f"  {len(self.reported)}/{len(self.cells)} cells, {left}; now: {now or 'starting'}")
 
     def _under_way(self) -> list[tuple[Cell, dict[str, Any]]]:
         """The cells that were begun, by this run or an earlier one, and are not at their end."""
@@ -90,17 +90,15 @@ class Display:
         part = sum(_share(progress) for _, progress in under_way)
         done = len(self.reported) - self.before + part - self.part_before
         if done < 0.05:
-            return "an unknown time"
+            return "time left not known yet"
         passed = time.time() - self.started
-        return duration(passed / done * (len(self.cells) - len(self.reported) - part))
+        return f"about {duration(passed / done * (len(self.cells) - len(self.reported) - part))} left"
 
     def _bars(self, under_way: list[tuple[Cell, dict[str, Any]]], left: str) -> Group:
         overall = Progress(
             TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
         )
-        overall.add_task(
-            "cells".ljust(44), total=len(self.cells), completed=len(self.reported), note=f"about {left} left"
-        )
+        overall.add_task("cells".ljust(44), total=len(self.cells), completed=len(self.reported), note=left)
         epochs = Progress(
             TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
         )

@@ -28,6 +28,7 @@ boolean masks of that shape (6 bytes an item); a model's own work on top of it i
 MAX_USERS = 1024
 LIST_LENGTH = 100
 """How many items a model that searches is asked for; a beam returns at most its width."""
+NOT_FINITE = "the model's scores are not finite; lower the learning rate or clip the gradient"
 
 
 class Retrieval(TaskData):
@@ -126,7 +127,7 @@ def rank_by_scores(scores: Tensor, target: Tensor, owner: Tensor, seen: Tensor) 
     place = torch.tensor(tie_places(n_items), device=scores.device)
     own = scores.gather(1, target[:, None] - 1)  # (B, 1)
     if not torch.isfinite(own).all() or torch.isnan(scores).any():
-        raise CellFailed("the model's scores are not finite; lower the learning rate or clip the gradient")
+        raise CellFailed(NOT_FINITE)
     own_place = place[target - 1]  # (B,)
     before = (scores > own).sum(1) + ((scores == own) & (place < own_place[:, None])).sum(1)
     rank = before.double() + 1
@@ -146,6 +147,8 @@ def rank_by_list(ranking: Ranking, target: Tensor, owner: Tensor, seen: Tensor, 
     """Ranks within the list that a search returned; a target outside it has no rank."""
     items = ranking.items  # (B, k)
     listed = items > 0
+    if not torch.isfinite(ranking.scores[listed]).all():
+        raise CellFailed(NOT_FINITE)
     hit = listed & (items == target[:, None])
     known = torch.sort(owner * (n_items + 1) + seen).values
     pair = torch.arange(len(items), device=items.device)[:, None] * (n_items + 1) + items

@@ -37,4 +37,4 @@ def test_what_an_earlier_run_did_is_not_counted_as_this_runs_speed(tmp_path, cap
 def test_without_any_progress_of_its_own_nothing_is_promised(tmp_path, capsys):
     folder = RunFolder(tmp_path)
     put_progress(folder, "c1", 5)
-    assert "an unknown time left" in lines_after(folder, 100, lambda: None, capsys)
+    assert "time left not known yet" in lines_after(folder, 100, lambda: None, capsys)

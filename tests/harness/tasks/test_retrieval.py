@@ -102,8 +102,14 @@ def test_scores_that_are_not_finite_end_the_cell(data):
         def score_items(self, batch):
             return super().score_items(batch) * torch.nan
 
-    with pytest.raises(CellFailed, match="not finite"):
-        data.evaluate(Broken(Settings(), data.schema()), "test")
+    class BrokenList(Listed):
+        def rank_items(self, batch, k):
+            found = super().rank_items(batch, k)
+            return Ranking(found.items, found.scores * torch.nan, complete=False)
+
+    for kind in (Broken, BrokenList):
+        with pytest.raises(CellFailed, match="not finite"):
+            data.evaluate(kind(Settings(), data.schema()), "test")
 
 
 def test_item_counts_come_from_training_alone(data):
