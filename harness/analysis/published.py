@@ -28,7 +28,7 @@ def load_published(folder: str | Path) -> pd.DataFrame:
     """All published numbers of a folder, in the order of the files' names; empty where there is none.
 
     Raises:
-        InputError: a missing column, a value that is no number, or a line without a source.
+        InputError: a missing column, a value that is no number, a line without a source, a number given twice.
     """
     parts = []
     for path in sorted(Path(folder).glob("*.csv")):
@@ -47,6 +47,9 @@ def load_published(folder: str | Path) -> pd.DataFrame:
         ):
             if lines.any():
                 raise InputError(f"{path}, line {int(np.flatnonzero(lines)[0]) + 2}: {problem}")
+        twice = frame.duplicated([column for column in COLUMNS if column != "value"])
+        if twice.any():
+            raise InputError(f"{path}, line {int(np.flatnonzero(twice)[0]) + 2}: the same number a second time")
         parts.append(frame[list(COLUMNS)])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
@@ -54,54 +57,96 @@ def load_published(folder: str | Path) -> pd.DataFrame:
 def published_table(run: Run, published: pd.DataFrame) -> Table | None:
     """Ours beside what was published, for the run's data sets and metrics; None where nothing was published.
 
-    A published model is ours if its name is that of a variant or its label, or of a model that one variant alone has
-    (SASRec is nobody's where two variants train it with different losses). Names are compared without case. Models
-    that the run does not have stand there without a number of ours.
+    A block of lines for each data set and each way to treat the history: our variants, then the published models. A
+    published model is ours if its name is that of a variant or its label, or of a model that one variant alone has
+    (SASRec is nobody's where two variants train it with different losses); its line says what share of it ours
+    reaches. Names are compared without case.
     """
     chosen = published[published["dataset"].isin(run.datasets) & published["metric"].isin(run.metrics)]
     if chosen.empty:
         return None
+    metrics = [metric for metric in run.metrics if (chosen["metric"] == metric).any()]
+    named = _by_name(run)
+    compared = set(chosen["metric"][chosen["model"].str.lower().isin(named)])  # metrics with a share
+    columns = []
+    for metric in metrics:
+        label = metric_label(metric)
+        columns.append(Column(metric, "value", label) if compared else Column(metric, label))
+        columns += [Column(f"{metric}/share", "share", label)] * (metric in compared)
+    columns.append(Column("source", "Source", align="l"))
+
+    sources: dict[tuple[str, str], str] = {}  # (source, protocol) -> letter
+    lines = []
+    for (dataset, candidates), block in chosen.groupby(["dataset", "candidates"], sort=False):
+        group = dataset if candidates == "all" else f"{dataset}, history removed"
+        ours = {variant: _ours(run, dataset, variant, metrics, candidates) for variant in run.variants}
+        for variant, own in ours.items():
+            entries = {**own, "source": Entry("here", "here")}
+            lines.append(_line(f"{dataset}/{candidates}/{variant}", run.label(variant), columns, entries, group))
+        for (model, source, protocol), printed in block.groupby(["model", "source", "protocol"], sort=False):
+            letter = sources.setdefault((source, protocol), _letter(len(sources)))
+            entries = {"source": Entry(letter, letter)}
+            own = ours.get(named.get(model.lower(), ""), {})
+            for metric in metrics:
+                entries[metric] = Entry()
+            for metric, value in zip(printed["metric"], printed["value"], strict=True):
+                entries[metric] = Entry(fixed(value, 4), float(value))
+                mine = own.get(metric, Entry())
+                if mine.value is not None and value:
+                    share = mine.value / value
+                    entries[f"{metric}/share"] = Entry(f"{100 * share:.0f} %", share, cells=mine.cells)
+            lines.append(_line(f"{dataset}/{candidates}/{model}/{letter}", model, columns, entries, group))
+    caption = (
+        "Ours (source: here; mean ± standard deviation over seeds) beside published numbers, which are copied from "
+        "their sources and not re-run."
+    )
+    if compared:
+        caption += (
+            " Share: ours as a share of the published value of the same model, with the same candidates; where the "
+            "protocols differ otherwise, it compares them too."
+        )
+    notes = [
+        f"({at}) {source}{f'. There: {protocol}' if protocol else ''}." for (source, protocol), at in sources.items()
+    ]
+    return Table(
+        "published",
+        caption,
+        "Model",
+        tuple(columns),
+        tuple(lines),
+        (*notes, *provenance(run, run.datasets, run.variants)),
+        f"{run.name}-published",
+    )
+
+
+def _by_name(run: Run) -> dict[str, str]:
+    """What a published model may be called, in small letters, and the variant that it is."""
     models = {v: str(((run.study.get("variants") or {}).get(v) or {}).get("model", "")).lower() for v in run.variants}
     counts = Counter(models.values())
-    names: dict[str, str] = {model: v for v, model in models.items() if counts[model] == 1}
+    names = {model: v for v, model in models.items() if counts[model] == 1}
     for variant in reversed(run.variants):
         names |= dict.fromkeys((run.label(variant).lower(), variant.lower()), variant)
-    lines = []
-    for line in chosen.itertuples():
-        variant = names.get(line.model.lower())
-        ids = run.ids(line.dataset, variant) if variant else []
-        values = [run.metric(cell, line.metric, candidates=line.candidates) for cell in ids]
-        ours, share = Entry(), Entry()
-        if values:
-            mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-            spread = "" if sd is None else fixed(sd, 4)
-            ours = Entry(fixed(mean, 4), mean, spread, sd, cells=tuple(ids))
-            share = (
-                Entry(f"{100 * mean / line.value:.0f} %", mean / line.value, cells=tuple(ids)) if line.value else share
-            )
-        entries = (
-            Entry(metric_label(line.metric), line.metric),
-            ours,
-            Entry(fixed(line.value, 4), float(line.value)),
-            share,
-            Entry(line.source, line.source),
-            Entry(line.protocol or "–", line.protocol),
-        )
-        lines.append(Line(f"{line.model}/{line.metric}/{line.source}", line.model, entries, line.dataset))
-    heads = (
-        Column("metric", "Metric", align="l"),
-        Column("ours", "Ours"),
-        Column("published", "Published"),
-        Column("share", "Share"),
-        Column("source", "Source", align="l"),
-        Column("protocol", "Protocol there", align="l"),
-    )
-    caption = (
-        "Ours (mean ± standard deviation over seeds) beside published numbers. Share: ours as a share of the "
-        "published value, both with the same candidates. Published numbers are copied from their sources, not re-run; "
-        "where their protocol differs otherwise, the share compares protocols too."
-    )
-    return Table(
-        "published", caption, "Model", heads, tuple(lines), provenance(run, run.datasets, run.variants),
-        f"{run.name}-published",
-    )  # fmt: skip
+    return names
+
+
+def _ours(run: Run, dataset: str, variant: str, metrics: list[str], candidates: str) -> dict[str, Entry]:
+    ids = run.ids(dataset, variant)
+    entries = {}
+    for metric in metrics:
+        values = [run.metric(cell, metric, candidates=candidates) for cell in ids]
+        if not values:
+            entries[metric] = Entry()
+            continue
+        mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+        entries[metric] = Entry(fixed(mean, 4), mean, "" if sd is None else fixed(sd, 4), sd, cells=tuple(ids))
+    return entries
+
+
+def _line(key: str, label: str, columns: list[Column], entries: dict[str, Entry], group: str) -> Line:
+    """An empty place where ``entries`` has nothing for a column."""
+    return Line(key, label, tuple(entries.get(column.key, Entry("")) for column in columns), group)
+
+
+def _letter(number: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    return ("" if number < 26 else _letter(number // 26 - 1)) + chr(ord("a") + number % 26)
