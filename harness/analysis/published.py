@@ -19,9 +19,17 @@ from harness.analysis.rows import Run, metric_label
 from harness.analysis.tables import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 
-__all__ = ["COLUMNS", "load_published", "published_table"]
+__all__ = ["COLUMNS", "load_published", "published_folder", "published_table"]
 
 COLUMNS = ("dataset", "model", "metric", "value", "source", "protocol", "candidates")
+SHIPPED = Path(__file__).parents[2] / "results" / "published"
+"""In a checkout; an installed wheel has none."""
+
+
+def published_folder(run: Run) -> Path:
+    """``published`` beside the folder of the run where there is one, else the numbers that ship."""
+    own = run.path.parent / "published"
+    return own if own.is_dir() else SHIPPED
 
 
 def load_published(folder: str | Path) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from harness.analysis.comparisons import against_control, over_users_and_seeds
 from harness.analysis.decoding_tables import decoding_table
 from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, provenance
-from harness.analysis.published import load_published, published_table
+from harness.analysis.published import load_published, published_folder, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
@@ -36,7 +36,7 @@ WIDEST = 6
 def study_tables(run: Run) -> list[Table]:
     """Every table of the study, cost last."""
     tables = evidence_tables(run)
-    beside = published_table(run, load_published(run.path.parent / "published"))
+    beside = published_table(run, load_published(published_folder(run)))
     tuned = load_tuning(run)
     if tuned:
         tables = [mark_unequal(run, tuned, table) for table in tables]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from harness.analysis.published import load_published, published_table
+from harness.analysis.published import load_published, published_folder, published_table
 from harness.analysis.study_tables import study_tables
 from harness.errors import InputError
 
@@ -53,6 +55,14 @@ def test_nothing_published_no_table(run, tmp_path):
     assert load_published(tmp_path / "none").empty
     assert published_table(run, load_published(tmp_path)) is None
     assert "published" not in {table.name for table in study_tables(run)}
+
+
+def test_numbers_that_ship_unless_there_are_some_beside_the_run(run, tmp_path):
+    there = replace(run, path=tmp_path / "mine" / "run")
+    shipped = load_published(published_folder(there))
+    assert {"amazon-beauty", "amazon-sports", "amazon-toys", "amazon-cds"} <= set(shipped["dataset"])
+    (tmp_path / "mine" / "published").mkdir(parents=True)
+    assert published_folder(there) == tmp_path / "mine" / "published"
 
 
 @pytest.mark.parametrize(
