@@ -540,8 +540,11 @@ def _guarded(work: Callable[[], Any]) -> int:  # noqa: PLR0911 (one return per w
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
-    except (Interrupted, KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
+        again = (
+            "the same command goes on from here" if isinstance(stopped, Interrupted) else "give the same command again"
+        )
+        print(f"interrupted; {again}", file=sys.stderr)
         return INTERRUPTED
     except UsageError as error:
         if not str(error):  # a command group without a command has shown its help
