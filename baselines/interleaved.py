@@ -24,6 +24,8 @@ __all__ = ["Interleaved", "InterleavedConfig"]
 
 
 class InterleavedConfig(RankerConfig):
+    """Options of the interleaved sequence, beside those of every arm."""
+
     positions: Literal["token", "event"] = "token"
     """event: an item and its action share one position."""
     last_layer: Literal["read", "all"] = "read"
@@ -31,6 +33,12 @@ class InterleavedConfig(RankerConfig):
 
 
 class Interleaved(Ranker):
+    """Causal layers over the 2L tokens i_0, a_0, i_1, a_1, ...; an event's state (B, L, d) is that of one token.
+
+    Action prediction reads the item's token, which does not see the action behind it. The next item is predicted from
+    the action's token. Zhai et al., ICML 2024, section 2.2.
+    """
+
     Config = InterleavedConfig
     config: InterleavedConfig
     tokens_per_event = 2
@@ -82,12 +90,14 @@ class Interleaved(Ranker):
         return self.beside(new, there, cache, at, self.seen(batch, per_event=2))
 
     def attention_maps(self, batch: Batch, own_action: bool) -> AttentionMaps:
-        """2L tokens; those of event n stand at 2n (item) and 2n + 1 (action)."""
+        """2L tokens; those of event n stand at 2n (item), which predicts actions, and 2n + 1 (action)."""
         record: Weights = []
         self.states(batch, True, record)  # the causal mask alone hides an action, so both tasks have the same maps
         events = torch.arange(batch.items.shape[1], device=batch.items.device).repeat_interleave(2)
         events = events.expand(len(batch.items), -1)  # (B, 2L)
-        return AttentionMaps([weights for (weights,) in record], events, events)
+        action = torch.arange(events.shape[1], device=events.device) % 2 == 1
+        predicts = events if own_action else events.masked_fill(action, -1)
+        return AttentionMaps([weights for (weights,) in record], predicts, events)
 
     def _tokens(self, batch: Batch) -> tuple[Tensor, Places]:
         """i_0, a_0, i_1, a_1, ...: (B, 2L, d), and their places."""

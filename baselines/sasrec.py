@@ -148,7 +148,7 @@ class SASRec(Recommender):
         last = states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
         return last @ self.items.weight[1:].T  # (B, N)
 
-    def attention(self, batch: Batch) -> AttentionMaps:
+    def attention(self, batch: Batch, task: Task) -> AttentionMaps:
         with evaluation_mode(self):
             _, maps = self.encode(batch.items, capture=True)
         events = event_positions(batch)

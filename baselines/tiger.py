@@ -34,6 +34,8 @@ START = 0  # token that starts the decoder; also stands where the encoder's inpu
 
 
 class TIGERConfig(Settings):
+    """The sizes are the paper's, its "input dim 128" read as the width of the model; user tokens are off by default."""
+
     dim: int = Field(128, ge=1)
     """Width of the Transformer."""
     embedding_dim: int | None = Field(None, ge=1)
@@ -112,6 +114,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """T5's feed-forward network, ReLU between two linear maps without biases: (B, S, D) -> (B, S, D)."""
+
     def __init__(self, config: TIGERConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
@@ -215,6 +219,12 @@ class Decoding(NamedTuple):
 
 
 class TIGER(Recommender):
+    """Encoder-decoder Transformer (T5) from the codes of the last events (B, S) to the m codes of the next item.
+
+    It is trained on prefixes, each with its one next item. A beam search over the trie of the items' codes ranks the
+    items, W beams per user; ``decoding: exact`` scores the whole catalogue instead.
+    """
+
     Config = TIGERConfig
     tasks = frozenset({Task.RETRIEVAL})
     needs = Needs(codes=True, unique_codes=True, rows="prefixes")

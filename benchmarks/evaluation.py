@@ -41,7 +41,7 @@ def our_evaluation(model: Recommender, data: Retrieval) -> tuple[dict[str, float
 
 def held_out_rows(data: Retrieval):
     """RecBole's test part: each user's history, right-padded to the full length, and the target."""
-    windows = data.windows("test")
+    windows = data.histories("test")
     batch = data.sequences.batch(windows, Task.RETRIEVAL, supervise=False, width=data.max_length)
     columns = {
         "user_id": batch.users + 1,

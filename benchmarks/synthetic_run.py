@@ -80,7 +80,9 @@ def write_run(
     (folder / "study.yaml").write_text(yaml.safe_dump(design | {"cells": cells}, sort_keys=False), encoding="utf-8")
     for cell in cells:
         write_cell(folder, design, cell, users=users, items=items, strength=strength.get(cell["variant"], 0.9))
-    _json(folder / "summary.json", {"study": design["study"], "finished": [c["id"] for c in cells], "failed": []})
+    listed = [{**cell, "status": "finished"} for cell in cells]
+    command = f"harness run --study {design['study']}"
+    _json(folder / "summary.json", {"study": design["study"], "run": folder.name, "command": command, "cells": listed})
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -40,6 +41,10 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of all results.", envva
 DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", help="Folder of the data sets.", envvar="HARNESS_DATA", show_default="data"),
+]
+RunName = Annotated[
+    str,
+    typer.Option("--study", "-s", help="A study that ships, a path of a study file, or the name of a run below --out."),
 ]
 StudyName = Annotated[str, typer.Option("--study", "-s", help="A study that ships, or a path of a study file.")]
 Preset = Annotated[str, typer.Option("--preset", help="A preset of the study file: smoke, default, paper, ...")]
@@ -108,7 +113,7 @@ def run(
         retry_failed=retry_failed,
         accept_change=accept_change,
         preset=preset,
-        command=shlex.join(["harness", *sys.argv[1:]]),
+        command=_command(),
     )
     outcome = run_study(declared, settings)
     _say(f"{outcome.finished} of {outcome.total} cells finished, {len(outcome.failed)} failed")
@@ -123,7 +128,7 @@ def run(
 
 @app.command()
 def report(
-    study: StudyName,
+    study: RunName,
     preset: Preset = "default",
     name: Name = None,
     out: Out = Path("results"),
@@ -217,7 +222,7 @@ def tune(
 
 @app.command()
 def verify(
-    study: StudyName,
+    study: RunName,
     preset: Preset = "default",
     name: Name = None,
     out: Out = Path("results"),
@@ -240,7 +245,7 @@ def verify(
 
 @app.command()
 def trace(
-    study: StudyName,
+    study: RunName,
     table: Annotated[str, typer.Argument(help="A table's name, as its file's: main, differences, ...")],
     row: Annotated[str, typer.Argument(help="A variant; DATASET/VARIANT where the table has a block per data set.")],
     column: Annotated[str, typer.Argument(help="A column's key, as in the CSV file, or its title.")],
@@ -330,7 +335,7 @@ def score(
         folder = out / _run_name("", "default", name or predictions.stem)
         declared = None if study is None else _study(study, preset, None, None, None)
         design = scoring.design_of(declared, dataset, label or folder.name, seed, set_ or [])
-        scored = scoring.score_alone(predictions, design, RunFolder(folder), inputs)
+        scored = scoring.score_alone(predictions, design, RunFolder(folder), inputs, _command())
     if as_json:
         print_json(asdict(scored) | {"cell": str(scored.cell)})
         return
@@ -344,11 +349,17 @@ def score(
 @app.command()
 def worker(
     folder: Annotated[Path, typer.Argument(help="Folder of a run that `harness run` has started.")],
-    storage: Annotated[str | None, typer.Option("--storage", help="Optuna storage URL.")] = None,
-    device: Annotated[str, typer.Option("--device")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Optuna storage URL, that of the run.", show_default="study.db in the folder"),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
     data_root: DataRoot = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of item codes.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder of item vectors and codes.", show_default="cache beside the folder"),
+    ] = None,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
 ) -> None:
     """Work on a run's cells until none is left: one more pair of hands, on this machine or another."""
@@ -371,14 +382,14 @@ def worker(
 def list_models(as_json: AsJson = False) -> None:
     """The registered models, with how close each is to its publication."""
     from harness.fidelity import card
-    from harness.registry import load_model, model_names
+    from harness.registry import is_family, load_model, model_names
 
     found = []
     for name, place in model_names().items():
         entry: dict[str, Any] = {"name": name, "tasks": [], "status": "", "class": place, "fidelity": None}
         try:
-            if name == "recbole":
-                entry |= {"tasks": ["retrieval"], "status": "family: recbole:NAME"}
+            if is_family(name):
+                entry["status"] = f"family: {name}:NAME"
             else:
                 model = load_model(name)
                 entry |= {"tasks": sorted(model.tasks), "status": model.fidelity.status, "fidelity": card(model)}
@@ -571,10 +582,15 @@ def _run_efficiency(
         device=_device(device),
         threads=threads,
         accept_change=accept_change,
-        command=shlex.join(["harness", *sys.argv[1:]]),
+        command=_command(),
         say=_say,
     )
     _report(folder)
+
+
+def _command() -> str:
+    """What was typed, for the record."""
+    return shlex.join(["harness", *sys.argv[1:]])
 
 
 def _report(folder: Path) -> None:
@@ -595,6 +611,9 @@ def _existing(folder: Path, file: str, mend: str) -> Path:
 
 
 def _existing_run(study: str, preset: str, name: str | None, out: Path) -> Path:
+    named = name is None and preset == "default" and re.fullmatch(r"[\w.-]+", study)
+    if named and (out / study / "study.yaml").is_file():
+        return out / study
     return _existing(_folder(study, preset, name, out), "study.yaml", NO_RUN).parent
 
 

@@ -140,9 +140,10 @@ class AttentionMaps:
     maps: list[Tensor]
     """Per layer (B, H, Q, K): the weights that multiply the values; they may be negative."""
     query_event: Tensor
-    """(B, Q) int64: the event (position in ``Batch.items``) each query token belongs to, -1 for none."""
+    """(B, Q) int64: the event (position in ``Batch.items``) of each query token; -1 for a token that predicts nothing
+    in the task at hand, and for one that belongs to no event."""
     key_event: Tensor
-    """(B, K) int64: the same for the keys."""
+    """(B, K) int64: the event of each key token, -1 for none."""
 
 
 class Recommender(nn.Module, ABC):
@@ -167,6 +168,11 @@ class Recommender(nn.Module, ABC):
         self.config = config
         self.schema = schema
 
+    @classmethod
+    def needs_with(cls, config: Settings) -> Needs:
+        """What the model must be given under these settings."""
+        return cls.needs
+
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar loss terms with their weights applied; the trainer adds them up."""
@@ -184,6 +190,6 @@ class Recommender(nn.Module, ABC):
         """(B, L, A) logits of each event's actions, given the events before it and its item."""
         raise NotImplementedError(f"{type(self).__name__} does not predict actions")
 
-    def attention(self, batch: Batch) -> AttentionMaps:
-        """The attention of every layer for this batch, computed as in evaluation mode."""
+    def attention(self, batch: Batch, task: Task) -> AttentionMaps:
+        """The attention of every layer behind what ``task`` asks of this batch, computed as in evaluation mode."""
         raise NotImplementedError(f"{type(self).__name__} does not show its attention")

@@ -14,15 +14,31 @@ from importlib.metadata import entry_points
 
 from harness.errors import InputError, nearest
 
-__all__ = ["GROUP", "load_model", "model_names"]
+__all__ = ["GROUP", "is_family", "load_model", "model_names"]
 
 GROUP = "harness.models"
 """Our own models are registered in pyproject.toml through the same group as anybody else's."""
 
 
 def model_names() -> dict[str, str]:
-    """Name -> ``module:Class`` of every registered model, sorted by name."""
-    return {point.name: point.value for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
+    """Name -> ``module:Class`` of every registered model, sorted by name.
+
+    Raises:
+        InputError: two packages register different models under one name.
+    """
+    found: dict[str, str] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
+        if found.setdefault(point.name, point.value) != point.value:
+            raise InputError(
+                f"the model '{point.name}' is registered twice, as {found[point.name]} and {point.value}; uninstall "
+                "one of the two packages, or rename its entry point"
+            )
+    return found
+
+
+def is_family(name: str) -> bool:
+    """Whether a registered name stands for many models, each asked for as ``name:Member``."""
+    return hasattr(_load(name, model_names()[name]), "member")
 
 
 def load_model(name: str) -> type:
@@ -38,11 +54,7 @@ def load_model(name: str) -> type:
     known = model_names()
     if family not in known:
         raise InputError(f"unknown model '{name}'; {nearest(family, known)}")
-    module_name, _, attribute = known[family].partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"model '{name}' can't be loaded from {known[family]}: {error}") from error
+    found = _load(name, known[family])
 
     from harness.interface import Recommender
 
@@ -55,3 +67,11 @@ def load_model(name: str) -> type:
     if not (isinstance(found, type) and issubclass(found, Recommender)):
         raise InputError(f"model '{name}' ({known[family]}) is no subclass of harness.interface.Recommender")
     return found
+
+
+def _load(name: str, place: str) -> type:
+    module_name, _, attribute = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"model '{name}' can't be loaded from {place}: {error}") from error

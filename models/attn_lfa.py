@@ -32,6 +32,8 @@ __all__ = ["AttnLFA", "AttnLFAConfig"]
 
 
 class AttnLFAConfig(RankerConfig):
+    """Options of the pooling and of its fusion with the items' states, beside those of every arm."""
+
     pooling: Literal["after-last", "reuse-last-weights"] = "after-last"
     similarity: Literal["hidden", "embedding"] = "hidden"
     """What the pooling's queries and keys are made of: the tower's output, or the item embeddings."""
@@ -51,6 +53,11 @@ class AttnLFAConfig(RankerConfig):
 
 
 class AttnLFA(Ranker):
+    """Causal layers over the L items alone; past actions are pooled once, behind them, by the similarity of items.
+
+    States are (B, L, d), with ``fusion: concat`` (B, L, 2d). Reconstructed from Cheng, arXiv 2603.10369.
+    """
+
     Config = AttnLFAConfig
     config: AttnLFAConfig
     fidelity = Fidelity(

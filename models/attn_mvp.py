@@ -38,6 +38,8 @@ Own = tuple[Tensor, Tensor] | None
 
 
 class AttnMVPConfig(RankerConfig):
+    """Options of the mixed values, beside those of every arm."""
+
     value_projection: Literal["per-layer", "shared"] = "per-layer"
     mixing: Literal["sum", "concat", "gate"] = "sum"
     """sum: Vi + Va; concat: both are pooled and projected side by side; gate: g Vi + (1 - g) Va, g from the item."""
@@ -56,6 +58,11 @@ class AttnMVPConfig(RankerConfig):
 
 
 class AttnMVP(Ranker):
+    """Causal layers over the L items, in each of which the values of earlier events mix item state and action.
+
+    States are (B, L, d). Reconstructed from Cheng, arXiv 2603.10369.
+    """
+
     Config = AttnMVPConfig
     config: AttnMVPConfig
     fidelity = Fidelity(

@@ -401,7 +401,7 @@ class FAIR(Recommender):
         found = beam_search(step, None, self.schema.code_sizes, beams)
         return found.codes, found.scores / self.levels
 
-    def attention(self, batch: Batch) -> AttentionMaps:
+    def attention(self, batch: Batch, task: Task) -> AttentionMaps:
         """The signed maps A that multiply V: after the subtraction, and after signed-l1 where that is on."""
         with evaluation_mode(self):
             _, maps = self.encode(self.tokens[batch.items], capture=True)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from statistics import mean
 
@@ -11,6 +15,7 @@ import pandas as pd
 import pytest
 
 from harness.analysis.verify import verify
+from harness.cli import app
 
 ROOT = Path(__file__).parents[1]
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/study.yaml"))
@@ -48,6 +53,10 @@ def test_the_readmes_table_is_the_ablations():
         ("GRU4Rec {:.4f}", ("benchmark", "main", "gru4rec", "amazon-scientific/ndcg@10")),
         ("FAIR {:.4f}", ("benchmark", "main", "fair", "amazon-scientific/ndcg@10")),
         ("SASRec with BCE {:.4f}", ("benchmark", "main", "sasrec-bce", "amazon-scientific/ndcg@10")),
+        ("popularity {:.4f}", ("benchmark", "main", "popularity", "amazon-scientific/ndcg@10")),
+        ("(SASRec with BCE {:.4f},", ("benchmark", "candidates", "sasrec-bce", "amazon-scientific/unseen")),
+        ("GRU4Rec {:.4f}, FAIR", ("benchmark", "candidates", "gru4rec", "amazon-scientific/unseen")),
+        ("FAIR {:.4f})", ("benchmark", "candidates", "fair", "amazon-scientific/unseen")),
         ("TIGER {:.4f}", ("benchmark", "main", "tiger", "amazon-scientific/ndcg@10")),
         ("reaches Recall@10 {:.4f}", ("beauty", "main", "sasrec-ce", "amazon-beauty/recall@10")),
         ("NDCG@10 {:.4f}, and", ("beauty", "main", "sasrec-ce", "amazon-beauty/ndcg@10")),
@@ -58,6 +67,9 @@ def test_the_readmes_table_is_the_ablations():
         ("Holm p = {:.2f}", ("ablations", "differences", "no-focused-attention", "p_holm")),
         ("interleaved model by {:.1f} %", ("actions", "relative", "attn-lfa", "bce")),
         ("AttnMVP by {:.1f} %", ("actions", "relative", "attn-mvp", "bce")),
+        ("AttnLFA lowers it by {:.1f} %", ("actions", "relative", "attn-lfa-unscaled", "bce")),
+        ("falls, by {:.1f} %", ("actions", "relative", "attn-lfa", "gauc")),
+        ("and {:.1f} %; the item alone", ("actions", "relative", "attn-mvp", "gauc")),
     ],
 )
 def test_the_readmes_numbers_are_those_of_the_tables(said, source):
@@ -71,10 +83,34 @@ def test_the_readmes_recall_without_the_history():
 
 
 def test_the_readmes_shares_of_the_published_numbers():
-    found = pd.read_csv(ROOT / "results" / "beauty-generative" / "tables" / "published.csv")
-    found = found[(found["metric"] == "recall@5") & found["ours"].notna()].set_index("label")
-    share = 100 * found["ours"].astype(float) / found["published"].astype(float)
+    found = pd.read_csv(ROOT / "results" / "beauty-generative" / "tables" / "published.csv").set_index("label")
+    share = 100 * found["recall@5/share"]
     assert f"{share['TIGER']:.0f} % and {share['FAIR']:.0f} % of their published Recall@5" in words()
+
+
+def reading_commands() -> list[str]:
+    """The commands of the README's tour that only read, those before it names a folder for runs of one's own."""
+    tour = (ROOT / "README.md").read_text(encoding="utf-8").split("## A tour")[1].split("export HARNESS_OUT")[0]
+    return [line.split("#")[0].strip() for line in tour.splitlines() if line.startswith("harness ")]
+
+
+def test_the_readme_has_commands_that_only_read():
+    assert {"verify", "trace", "plan"} <= {command.split()[1] for command in reading_commands()}
+
+
+@pytest.mark.parametrize("command", reading_commands())
+def test_the_readmes_commands_work(command, monkeypatch):
+    environment = {key: value for key, value in os.environ.items() if key != "HARNESS_OUT"}
+    words = [sys.executable, "-m", "harness.cli", *shlex.split(command)[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_a_run_is_found_by_its_folders_name(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    app(["trace", "--study", "code_length-movies", "main", "codes-8", "ndcg@10"], standalone_mode=False)
+    assert "results/code_length-movies/cells/" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Claim(Settings):
     than: str | None = None
     expect: Literal["higher", "lower"] | None = None
     by: float | None = Field(None, gt=0)
-    """The size that the paper states, in percent of ``than``."""
+    """The size that the paper states, in percent of ``than``; taken as "at least so much"."""
     sweep: bool = False
     """The quantity is best at an inner level of the study's variants."""
 
@@ -218,9 +218,10 @@ def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], nam
             )
         )
     caption = (
-        "Claims of the papers and what was measured. Supported, contradicted: by a paired test over seeds (Holm's "
-        "correction over the claims of a run), or where a size is claimed by the 95 % interval of the relative "
-        "difference; undecided: neither; not tested: no run has the evidence."
+        "Claims of the papers and what was measured. A claimed direction is supported or contradicted by a paired test "
+        "over seeds (Holm's correction over the claims of a run). A claimed size is taken as 'at least so much': "
+        "supported where the whole 95 % interval of the relative difference reaches it, contradicted where the whole "
+        "interval falls short of it. Undecided: neither; not tested: no run has the evidence."
     )
     return Table(name, caption, "Claim", heads, tuple(lines), block="Paper")
 
@@ -311,7 +312,7 @@ def _size(claim: Claim, c: Comparison | None) -> Finding:
     if interval is not None:
         # Turned so that more is more of what was claimed.
         low, high = interval if claim.expect == "higher" else (-interval[1], -interval[0])
-        if low > 0 and high >= claim.by:
+        if low >= claim.by:
             verdict = "supported"
         elif high < claim.by:
             verdict = "contradicted"
@@ -335,14 +336,14 @@ def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
             found.append(replace(finding, dataset=f"width {dim}, length {length}"))
         sign = -1 if claim.expect == "higher" else 1
         least = max(found, key=lambda finding: sign * (finding.estimate or 0))
-        said = f"{measured.study['repeats']} turns; the other lengths speak more for it"
+        said = f"mean of {measured.study['repeats']} turns on one machine; the other lengths speak more for it"
         findings.append(replace(least, run=measured.study["study"], seeds=0, detail=said))
     return findings
 
 
 def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:
     # The best level is picked on validation, where the quantity has one, so that the test below is no second look.
-    means = {v: list(_values(run, dataset, v, claim.quantity, "valid").values()) for v in run.variants}
+    means = {v: list(_values(run, dataset, v, claim.quantity, "valid").values()) for v in run.contenders}
     levels = [v for v, found in means.items() if found]
     if len(levels) < 3:
         return Finding(claim, "not tested", detail=f"{len(levels)} levels have the quantity; a sweep needs three")

@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 def against_control(run: Run, metric: str | None = None, candidates: str | None = None) -> dict[Pair, Comparison]:
     """Each variant against the study's control on each data set, over the seeds that both finished.
 
-    The family that the correction is for is the whole of it: (variants - 1) x data sets on one metric. A pair
+    The family that the correction is for is the whole of it: compared variants x data sets on one metric. A pair
     without a common seed, or with an undefined metric, is left out of the answer but counts in the family's size.
     """
     metric = metric or run.primary
@@ -25,9 +25,7 @@ def against_control(run: Run, metric: str | None = None, candidates: str | None 
     found: dict[str, tuple[Pair, Comparison]] = {}
     for dataset in run.datasets:
         control = run.by_seed(dataset, run.control, metric, candidates=candidates)
-        for variant in run.variants:
-            if variant == run.control:
-                continue
+        for variant in run.compared:
             ours = run.by_seed(dataset, variant, metric, candidates=candidates)
             seeds = [seed for seed in ours if seed in control]
             a, b = np.array([ours[s] for s in seeds]), np.array([control[s] for s in seeds])
@@ -36,7 +34,7 @@ def against_control(run: Run, metric: str | None = None, candidates: str | None 
             margin, lower = run.study.get("equivalence_margin"), lower_is_better(metric)
             comparison = compare(a, b, margin=margin, higher_is_better=not lower, test=run.test)
             found[f"{dataset}/{variant}"] = (dataset, variant), comparison
-    declared = (len(run.variants) - 1) * len(run.datasets)
+    declared = len(run.compared) * len(run.datasets)
     adjusted = family({name: c for name, (_, c) in found.items()}, run.correction, declared=declared)
     return {found[name][0]: comparison for name, comparison in adjusted.items()}
 

@@ -41,13 +41,13 @@ def decoding_table(run: Run) -> Table | None:
     for (dataset, variant), found in audits.items():
         entries = [_entry([_read(audit, *path) for audit in found.values()], tuple(found)) for _, path in columns]
         lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
-    beams = sorted({audit["beams"] for audit in every})
+    beams = _beams({run.label(v): audit["beams"] for (_, v), found in audits.items() for audit in found.values()})
     users = sorted({audit["users"] for audit in every})
     compared = sorted({audit["exact"]["users"] for audit in every})
     caption = (
         f"Decoding audit{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, in percent, mean ± standard "
         f"deviation over seeds, of the first {k} of each list; {_list(users)} test histories, beams of "
-        f"{_list(beams)}, history kept among the candidates. Free: any combination of codes may come out; invalid: it "
+        f"{beams}, history kept among the candidates. Free: any combination of codes may come out; invalid: it "
         f"names no item; short: fewer than {k} items are left. Codes of items: only those are followed; recall of "
         "codes counts a hit whoever shares the codes, but last if the last code may differ. Against exact: what the "
         f"list shares with the ranking of the whole catalogue, for {_list(compared)} histories. Colliding: items that "
@@ -80,6 +80,15 @@ def _entry(values: list[float | None], cells: tuple[str, ...]) -> Entry:
         return Entry(fixed(mean, 1), mean, cells=cells)
     sd = float(np.std(percent, ddof=1))
     return Entry(fixed(mean, 1), mean, fixed(sd, 1), sd, cells=cells)
+
+
+def _beams(of: dict[str, int]) -> str:
+    """Beam widths in words, with the variants that have them where they differ."""
+    widths = sorted(set(of.values()))
+    if len(widths) == 1:
+        return str(widths[0])
+    having = {width: ", ".join(label for label, own in of.items() if own == width) for width in widths}
+    return " and ".join(f"{width} ({labels})" for width, labels in having.items())
 
 
 def _list(numbers: list[int]) -> str:

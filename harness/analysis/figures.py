@@ -6,12 +6,14 @@ Each function returns a finished matplotlib figure and draws from rows, historie
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.analysis.comparisons import against_control
@@ -39,7 +41,7 @@ def learning_curves(run: Run) -> Figure:
     """Validation curve of the primary metric and training loss: mean and standard deviation over seeds.
 
     A curve is drawn as far as every seed trained; beyond, it would be a mean over the seeds that were slow to stop.
-    A dot stands at the mean epoch that was chosen.
+    A mark stands at the validation nearest to the mean of the chosen epochs.
     """
     with style():
         figure = new_figure(FULL, 0.5 + 1.9 * len(run.datasets))
@@ -65,18 +67,19 @@ def _learning_curve(run: Run, dataset: str, variant: str, validation: Axes, loss
         epoch, mean, sd = _over_seeds(histories, column)
         if not len(epoch):
             continue
-        axis.plot(epoch, mean, color=seen.color, linestyle=seen.linestyle, label=run.label(variant))
+        best = np.mean([run.cards[cell]["outcome"]["best_epoch"] for cell in ids])
+        marked = [int(np.abs(epoch - best).argmin())] if axis is validation else []
+        axis.plot(
+            epoch, mean, color=seen.color, linestyle=seen.linestyle, marker=seen.marker, markevery=marked, markersize=6,
+            label=run.label(variant),
+        )  # fmt: skip
         axis.fill_between(epoch, mean - sd, mean + sd, color=seen.color, alpha=0.15, linewidth=0)
-        if axis is validation:
-            best = np.mean([run.cards[cell]["outcome"]["best_epoch"] for cell in ids])
-            at = min(float(best), float(epoch[-1]))
-            axis.plot(at, np.interp(at, epoch, mean), seen.marker, color=seen.color, markeredgecolor="white")
 
 
 def forest_plot(run: Run) -> Figure:
     """Differences to the control on the primary metric with 95 % intervals, one panel per data set."""
     tested = against_control(run)
-    others = [v for v in run.variants if v != run.control]
+    others = run.compared
     with style():
         figure = new_figure(FULL, 0.75 + len(run.datasets) * (0.45 + 0.27 * len(others)))
         axes = figure.subplots(len(run.datasets), 1, sharex=True, squeeze=False)[:, 0]
@@ -92,7 +95,7 @@ def forest_plot(run: Run) -> Figure:
                 axis.plot(c.difference, row, seen.marker, color=seen.color, markersize=5)
                 change = "" if c.percent is None else f"{c.percent:+.1f} %".replace("-", "−")
                 axis.annotate(
-                    f"{change}  {c.verdict}",
+                    f"{change}  {c.verdict if c.seeds > 1 else 'one seed, no test'}",
                     (1.0, row),
                     xycoords=("axes fraction", "data"),
                     xytext=(6, 0),
@@ -114,7 +117,7 @@ def forest_plot(run: Run) -> Figure:
 
 
 def accuracy_against_cost(run: Run) -> Figure:
-    """Primary metric against training seconds, mean ± sd over seeds, and the line of what nothing beats in both."""
+    """Primary metric (mean ± sd over seeds) against training seconds (mean and extremes), and what nothing beats."""
     sign = -1 if lower_is_better(run.primary) else 1
     with style():
         columns = min(2, len(run.datasets))
@@ -136,17 +139,20 @@ def accuracy_against_cost(run: Run) -> Figure:
                 values = np.array([run.metric(cell, run.primary) for cell in ids])
                 if not np.isfinite(values).all():
                     continue
-                sd = (seconds.std(ddof=1), values.std(ddof=1)) if len(ids) > 1 else (0, 0)
+                sd = values.std(ddof=1) if len(ids) > 1 else 0.0
                 seen = look(run, variant)
                 x, y = seconds.mean(), values.mean()
                 axis.errorbar(
-                    x, y, xerr=min(sd[0], 0.9 * x), yerr=sd[1], fmt=seen.marker, color=seen.color, elinewidth=0.8,
-                    markersize=6, label=run.label(variant),
+                    x, y, xerr=[[x - seconds.min()], [seconds.max() - x]], yerr=sd, fmt=seen.marker, color=seen.color,
+                    elinewidth=0.8, markersize=6, label=run.label(variant),
                 )  # fmt: skip
                 points.append((x, y))
-            front = _pareto(points, sign)
-            axis.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, linewidth=0.8, zorder=0)
             axis.set_xscale("log")
+            front = _pareto(points, sign)
+            if front:  # on to the right border: what costs more and is no better lies under it
+                front.append((axis.get_xlim()[1], front[-1][1]))
+                axis.set_xlim(axis.get_xlim())
+            axis.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, linewidth=0.8, zorder=0)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
             low, high = axis.get_xlim()
@@ -167,23 +173,23 @@ def critical_differences(run: Run) -> Figure:
         InputError: too few data sets or variants, or a variant without a result on some data set.
     """
     means = run.metric_table(run.primary)[run.primary].groupby(level=["dataset", "variant"], sort=False).mean()
-    table = means.unstack("variant").reindex(index=run.datasets, columns=run.variants)
+    table = means.unstack("variant").reindex(index=run.datasets, columns=run.contenders)
     found = friedman(table, higher_is_better=not lower_is_better(run.primary))
 
     from scikit_posthocs import critical_difference_diagram  # takes seconds to import
 
     with style():
-        figure = new_figure(FULL, 0.9 + 0.2 * len(run.variants))
+        figure = new_figure(FULL, 0.9 + 0.2 * len(run.contenders))
         axis = figure.subplots()
-        ranks = {run.label(v): float(found.average_ranks[v]) for v in run.variants}
-        labels = [run.label(v) for v in run.variants]
+        ranks = {run.label(v): float(found.average_ranks[v]) for v in run.contenders}
+        labels = [run.label(v) for v in run.contenders]
         critical_difference_diagram(
             ranks,
             found.nemenyi.set_axis(labels).set_axis(labels, axis=1),
             ax=axis,
             label_fmt_left="{label}  {rank:.2f} ",
             label_fmt_right=" {rank:.2f}  {label}",
-            color_palette={run.label(v): look(run, v).color for v in run.variants},
+            color_palette={run.label(v): look(run, v).color for v in run.contenders},
             crossbar_props={"color": INK, "linewidth": 2.5},
             text_h_margin=0.1,
         )
@@ -211,6 +217,7 @@ def calibration(run: Run, dataset: str, bins: int = 10) -> Figure:
         curves = {v: [_reliability(run, cell, bins) for cell in run.ids(dataset, v)] for v in run.variants}
         for axis, action in zip(axes, actions, strict=False):
             axis.plot((0, 1), (0, 1), color=GREY, linewidth=0.7, zorder=0)
+            top = 0.0
             for variant, cells in curves.items():
                 if not cells:
                     continue
@@ -220,11 +227,13 @@ def calibration(run: Run, dataset: str, bins: int = 10) -> Figure:
                     predicted.mean(0), observed.mean(0), color=seen.color, linestyle=seen.linestyle, marker=seen.marker,
                     markersize=3, linewidth=1, label=run.label(variant),
                 )  # fmt: skip
+                top = max(top, predicted.max(), observed.max())
                 if len(cells) > 1:
                     sd = observed.std(0, ddof=1)
                     low, high = observed.mean(0) - sd, observed.mean(0) + sd
                     axis.fill_between(predicted.mean(0), low, high, color=seen.color, alpha=0.15, linewidth=0)
-            axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="Predicted probability", aspect="equal")
+            end = min(1.0, 1.05 * top)  # a rare action would fill a corner only
+            axis.set(xlim=(0, end), ylim=(0, end), xlabel="Predicted probability", aspect="equal")
             axis.set_title(action)
         for axis in axes[::columns]:
             axis.set_ylabel("Share with the action")
@@ -355,32 +364,72 @@ def code_usage(quality: dict[str, Any], title: str) -> Figure:
 
 
 def tuning_curves(run: Run, entries: list[dict[str, Any]]) -> Figure:
-    """Best validation value so far against the number of trials, a panel per data set."""
-    lower = lower_is_better(run.primary)
-    datasets = list(dict.fromkeys(entry["dataset"] for entry in entries))
+    """Each trial's best validation value, and the best so far of the finished ones, in a panel per search.
+
+    Every panel has a scale of its own, since what a search gains is small beside what variants differ by. A trial
+    without any value stands as a cross at the foot.
+    """
+    searches: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        searches.setdefault(entry["dataset"], []).append(entry)
+    columns = min(4, max(map(len, searches.values())))
+    heights = [-(-len(found) // columns) for found in searches.values()]
     with style():
-        figure = new_figure(FULL, 2.7)
-        axes = figure.subplots(1, len(datasets), squeeze=False)[0]
-        for axis, dataset in zip(axes, datasets, strict=True):
-            for entry in entries:
-                if entry["dataset"] != dataset:
-                    continue
-                seen, best, curve = look(run, entry["variant"]), None, []
-                for trial in entry["trials"]:
-                    if trial["value"] is not None and trial["state"] == "complete":
-                        better = best is None or (trial["value"] < best if lower else trial["value"] > best)
-                        best = trial["value"] if better else best
-                    curve.append(math.nan if best is None else best)
-                axis.step(
-                    range(1, len(curve) + 1), curve, where="post", color=seen.color, linestyle=seen.linestyle,
-                    label=run.label(entry["variant"]),
-                )  # fmt: skip
-            axis.set_title(dataset)
-            axis.set_xlabel("Trials")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].set_ylabel(f"Best validation {metric_label(run.primary)}")
-        _legend(figure, axes[0])
+        figure = new_figure(FULL, 0.6 + 1.9 * sum(heights))
+        axes = figure.subplots(sum(heights), columns, squeeze=False)
+        blocks = np.split(axes, np.cumsum(heights)[:-1])  # each data set begins a row
+        for (dataset, found), block in zip(searches.items(), blocks, strict=True):
+            for axis, entry in zip(block.ravel(), found, strict=False):
+                _tuning_panel(axis, entry, look(run, entry["variant"]).color, lower_is_better(run.primary))
+                title = textwrap.fill(run.label(entry["variant"]), 80 // columns)
+                axis.set_title(f"{dataset}\n{title}" if len(searches) > 1 else title)
+            for axis in block[:, 0]:
+                axis.set_ylabel(f"Validation {metric_label(run.primary)}")
+            for axis in block.ravel()[len(found) :]:
+                axis.set_visible(False)
+        figure.supxlabel("Trial (the scale of the values is each panel's own)", fontsize=8)
+        drawn = {line.get_label() for axis in axes.ravel() for line in axis.lines}
+        handles = [Line2D([], [], label=name, **seen) for name, seen in _TUNING_LINES.items() if name in drawn]
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure
+
+
+_TUNING_LINES: dict[str, dict[str, Any]] = {
+    "best so far": {"color": INK},
+    "a trial's best epoch": {"color": INK, "linestyle": "", "marker": "o"},
+    "pruned": {"color": INK, "linestyle": "", "marker": "o", "markerfacecolor": "white"},
+    "no value": {"color": GREY, "linestyle": "", "marker": "x"},
+    "the study's own setting": {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 2))},
+}
+"""What the panels of a tuning figure hold; the first three in the variant's colour."""
+
+
+def _tuning_panel(axis: Axes, entry: dict[str, Any], color: str, lower: bool) -> None:
+    pick = min if lower else max
+    points: dict[str, list[tuple[int, float]]] = {"a trial's best epoch": [], "pruned": [], "no value": []}
+    finished, so_far = points["a trial's best epoch"], []
+    own = math.nan
+    for number, trial in enumerate(entry["trials"], start=1):
+        reached = pick((value for _, value in trial.get("curve", ())), default=None)
+        if trial["state"] == "complete" and trial["value"] is not None:
+            finished.append((number, trial["value"]))
+            own = trial["value"] if trial.get("drawn") == "own" else own
+        elif trial["state"] == "pruned" and reached is not None:
+            points["pruned"].append((number, reached))
+        else:
+            points["no value"].append((number, 0.03))
+        so_far.append(pick((value for _, value in finished), default=math.nan))
+    axis.step(range(1, len(so_far) + 1), so_far, where="post", color=color, label="best so far")
+    if math.isfinite(own):
+        axis.axhline(own, label="the study's own setting", zorder=0, **_TUNING_LINES["the study's own setting"])
+    for name, found in points.items():
+        if found:
+            foot = {"transform": axis.get_xaxis_transform()} if name == "no value" else {"color": color}
+            axis.plot(*zip(*found, strict=True), label=name, **_TUNING_LINES[name] | foot)
+    axis.set_xlim(0.5, len(so_far) + 0.5)
+    axis.margins(y=0.12)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
 def _pareto(points: list[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
@@ -404,14 +453,15 @@ def _reliability(run: Run, cell: str, bins: int) -> dict[str, tuple[np.ndarray, 
 
 
 def _over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs that every seed trained, and the mean and standard deviation of a column over seeds there."""
+    """Epochs in which every seed has a value of a column, and its mean and standard deviation over seeds there."""
     histories = [history for history in histories if column in history]
     if not histories:
         return np.empty(0), np.empty(0), np.empty(0)
     length = min(len(history) for history in histories)
     values = np.stack([history[column].to_numpy(float)[:length] for history in histories])  # (S, E)
-    sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(length)
-    return histories[0]["epoch"].to_numpy()[:length], values.mean(axis=0), sd
+    measured = np.isfinite(values).all(axis=0)  # not every epoch ends in a validation
+    epoch, values = histories[0]["epoch"].to_numpy()[:length][measured], values[:, measured]
+    return epoch, values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(epoch))
 
 
 def _legend(figure: Figure, axis: Axes) -> None:

@@ -116,7 +116,7 @@ def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, floa
     for share in [share for share in noise_shares(run) if share > 0]:
         for dataset in run.datasets:
             control = noise_values(run, dataset, run.control, quantity, share)
-            for variant in [v for v in run.variants if v != run.control]:
+            for variant in run.compared:
                 ours = noise_values(run, dataset, variant, quantity, share)
                 seeds = [seed for seed in ours if seed in control]
                 if seeds:
@@ -170,7 +170,7 @@ def _differences(run: Run, name: str, quantities: dict[str, Quantity], shares: l
         return []
     lines = []
     for dataset, share in ((d, s) for d in run.datasets for s in shares if s > 0):
-        for variant in [v for v in run.variants if v != run.control]:
+        for variant in run.compared:
             ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
             entries = []
             for key, quantity in quantities.items():

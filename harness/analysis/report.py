@@ -130,18 +130,19 @@ def pictures(run: Run) -> Iterator[Picture]:
         )
         yield Picture("differences", "results", caption, figures.forest_plot(run))
     caption = (
-        f"Learning curves: mean over seeds, band of one standard deviation, as far as every seed trained. The mark "
-        f"stands at the mean of the chosen epochs (best validation {primary}). Losses with different terms have "
-        "different scales."
+        "Learning curves: mean over seeds, band of one standard deviation, as far as every seed trained. The mark "
+        f"stands at the validation nearest to the mean of the chosen epochs (best validation {primary}). Losses with "
+        "different terms have different scales."
     )
     yield Picture("learning-curves", "training", caption, figures.learning_curves(run))
     if len(run.variants) > 1:
         caption = (
-            f"Accuracy against cost: test {primary} and training seconds, mean and one standard deviation over seeds. "
-            "The grey line joins the variants that no other beats in both."
+            f"Accuracy against cost: test {primary}, mean and one standard deviation over seeds, and training seconds, "
+            "mean and extremes. The grey line joins the variants that no other beats in both. The seconds are those "
+            "that went by, with whatever else the machine did meanwhile; FLOPs per event stand in the table of costs."
         )
         yield Picture("accuracy-against-cost", "cost", caption, figures.accuracy_against_cost(run))
-    if len(run.datasets) >= MINIMUM_BLOCKS and len(run.variants) > 2 and _complete(run):
+    if len(run.datasets) >= MINIMUM_BLOCKS and len(run.contenders) > 2 and _complete(run):
         caption = (
             f"Average ranks of the variants by {primary} over {len(run.datasets)} data sets, 1 = best. A bar joins "
             "variants that Nemenyi's test can't tell apart at 0.05."
@@ -216,28 +217,46 @@ def pictures(run: Run) -> Iterator[Picture]:
 
 
 def _complete(run: Run) -> bool:
-    """Whether every variant has a result on every data set."""
-    done = run.finished.groupby(["dataset", "variant"]).size()
-    return len(done) == len(run.datasets) * len(run.variants)
+    """Whether every variant that is ranked has a result on every data set."""
+    return all(run.ids(dataset, variant) for dataset in run.datasets for variant in run.contenders)
 
 
 def verdicts(run: Run) -> list[str]:
-    """The study's answer in plain sentences: one per comparison with the control, or per variant where many."""
+    """The study's answer in plain sentences: one per comparison with the control, or per variant where many, and what a
+    reference beats."""
     tested = against_control(run)
     if run.control is None:
-        return _best(run)
+        return _best(run) + _beaten_by_references(run)
     if len(tested) > MOST_SENTENCES:
         return [
             _over_datasets(run, v, [c for (_, x), c in tested.items() if x == v])
             for v in run.variants
             if v in {variant for _, variant in tested}
-        ]
+        ] + _beaten_by_references(run)
     metric, control = metric_label(run.primary), run.label(run.control)
     return [
         f"On {dataset}, {run.label(variant)} {_WORDS[c.verdict].format(control)}: {metric} {fixed(c.mean_a, 4)} "
         f"against {fixed(c.mean_b, 4)}{_change(c)} ({_certainty(c)}; {count(c.seeds, 'paired seed')})."
         for (dataset, variant), c in tested.items()
-    ]
+    ] + _beaten_by_references(run)
+
+
+def _beaten_by_references(run: Run) -> list[str]:
+    """Which variants have no better mean than a reference: what a reader must know before any difference."""
+    direction = -1 if lower_is_better(run.primary) else 1
+    means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
+    sentences = []
+    for dataset, found in means.groupby(level="dataset", sort=False):
+        values = found.droplevel("dataset")
+        for reference in [v for v in run.variants if v not in run.contenders and v in values.index]:
+            bar = float(values[reference])
+            beaten = [run.label(v) for v in run.contenders if v in values.index and direction * (values[v] - bar) <= 0]
+            if beaten:
+                sentences.append(
+                    f"On {dataset}, no better than {run.label(reference)} ({metric_label(run.primary)} "
+                    f"{fixed(bar, 4)}, mean over seeds, untested): {', '.join(beaten)}."
+                )
+    return sentences
 
 
 def _over_datasets(run: Run, variant: str, comparisons: list[Comparison]) -> str:
@@ -303,7 +322,7 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
         unfinished=run.cells[run.cells["state"] != "finished"].to_dict("records"),
         environment=_environment(run),
         fingerprints=_fingerprints(run),
-        command=_command(run),
+        command=run.summary.get("command", ""),
     )
 
 
@@ -317,7 +336,7 @@ def efficiency_page(found: Efficiency, tables: list[Table], drawn: list[Picture]
         pictures=drawn,
         image=_image,
         environment=[(name, value) for name, value in _facts(found.record).items() if value],
-        command=found.record["command"] or f"harness run --study {found.study['study']}",
+        command=found.record["command"],
     )
 
 
@@ -343,7 +362,7 @@ def _image(picture: Picture) -> Markup:
 
 def _fidelity(run: Run) -> list[dict[str, Any]]:
     """Fidelity cards, one per distinct card, with the labels of the variants that it holds for."""
-    given = run.study.get("fidelity") or run.summary.get("fidelity") or {}
+    given = run.study.get("fidelity") or {}
     cards: list[dict[str, Any]] = []
     for variant in run.variants:
         card = given.get(variant)
@@ -389,11 +408,3 @@ def _fingerprints(run: Run) -> list[tuple[str, str, str]]:
         lines += [(dataset, f"{kind}", prints[kind]) for kind in ("log", "split") if prints.get(kind)]
         lines += [(dataset, "item codes", codes) for codes in dict.fromkeys(cells["codes"].dropna())]
     return lines
-
-
-def _command(run: Run) -> str:
-    """The command that runs the study again: as it was recorded, or as its design says."""
-    if run.summary.get("command"):
-        return str(run.summary["command"])
-    preset = run.study.get("preset") or str(run.study.get("run", "")).removeprefix(run.name).removeprefix("-")
-    return f"harness run --study {run.name}" + (f" --preset {preset}" if preset not in ("", "default") else "")

@@ -103,6 +103,16 @@ class Run:
         return self.study.get("control")
 
     @property
+    def contenders(self) -> list[str]:
+        """All variants but the study's ``references``, which nothing is tested against."""
+        return [v for v in self.variants if v not in (self.study.get("references") or ())]
+
+    @property
+    def compared(self) -> list[str]:
+        """The variants that are tested against the control."""
+        return [v for v in self.contenders if v != self.control]
+
+    @property
     def test(self) -> str:
         """Which test over seeds gives the verdicts: a key of ``statistics.TESTS``."""
         return str(self.study.get("test") or "t")

@@ -269,7 +269,8 @@ def two_level_interval(
     "random-effects", the default, is closed-form: in the two-way layout d = mean + seed + user + residual, the
     variance of the mean is estimated by (MS_seeds + max(MS_users - MS_residual, 0)) / (S U), and the half-width takes
     Cochran's approximate t, the average of t(S - 1) and t(U - 1) weighted by the two terms (Cochran & Cox 1957,
-    section 4.14). Without a consistent user effect it is the paired t-interval over seeds. In simulation it covers
+    section 4.14); it is never narrower than the paired t-interval over seeds, and equal to it without a consistent user
+    effect. In simulation it covers
     94.8 to 96.5 % from 5 seeds on, 94.8 to 97.2 % with 3 and 93.8 to 97.9 % with 2.
 
     "pigeonhole" resamples users and seeds independently (Owen 2007) and takes percentiles of ``resamples`` means. It
@@ -305,8 +306,11 @@ def two_level_interval(
         error = means.std(ddof=1)
     else:
         error = math.sqrt(variance / (seeds * users))
-        quantile = np.dot(stats.t.ppf((1 + confidence) / 2, [seeds - 1, users - 1]), [share, 1 - share])
-        low, high = mean - quantile * error, mean + quantile * error
+        quantiles = stats.t.ppf((1 + confidence) / 2, [seeds - 1, users - 1])
+        half = np.dot(quantiles, [share, 1 - share]) * error
+        # The averaged quantile can fall faster than a small user effect adds to the error.
+        half = max(half, quantiles[0] * math.sqrt(mean_square_seeds / (seeds * users)))
+        low, high = mean - half, mean + half
     return TwoLevel(
         difference=float(mean),
         interval=(float(low), float(high)),

@@ -6,7 +6,7 @@ that was interrupted and resumed prints the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def study_tables(run: Run) -> list[Table]:
 def evidence_tables(run: Run) -> list[Table]:
     """The tables that are a function of rows and design alone."""
     tables = [results_table(run, name, **choice) for name, choice in _choices(run).items()]
-    if run.control is not None and len(run.variants) > 1:
+    if run.control is not None and run.compared:
         tables.append(differences_table(run))
         if run.task == "action":
             tables += [relative_table(run), *per_action_tables(run)]
@@ -105,7 +105,7 @@ def results_table(
         caption += (
             (f" *: {metric} differs from {control}'s" if marked else f" No {metric} differs from {control}'s")
             + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
-            + f"{count(len(tested), 'comparison')})."
+            + f"{count(_family_size(tested), 'comparison')})."
         )
     notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns))
     label = f"{run.name}-{name}"
@@ -129,9 +129,7 @@ def differences_table(run: Run) -> Table:
     ]
     lines = []
     for dataset in run.datasets:
-        for variant in run.variants:
-            if variant == run.control:
-                continue
+        for variant in run.compared:
             c = tested.get((dataset, variant))
             ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
             if c is None:
@@ -163,13 +161,18 @@ def differences_table(run: Run) -> Table:
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
         f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
         f"deviation of the seeds' differences; {_ADJUSTED[run.correction][1]}: {adjusted}within the family of "
-        f"{len(tested)}; exact p: sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is "
+        f"{_family_size(tested)}; exact p: sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is "
         f"{corrected}'s at 0.05{_margin(run)}."
     )
     if lower_is_better(run.primary):
         caption += f" Lower {metric} is better."
     notes = (*provenance(run, run.datasets, run.variants), *_test_notes(run, tested))
     return Table("differences", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-differences")
+
+
+def _family_size(tested: Mapping[Any, Comparison]) -> int:
+    """How many comparisons the correction is for, with those that were declared and have no runs yet."""
+    return next(iter(tested.values())).family_size if tested else 0
 
 
 def relative_table(run: Run) -> Table:
@@ -179,9 +182,7 @@ def relative_table(run: Run) -> Table:
     heads = tuple(Column(m, metric_label(m) + (" ↓" if lower_is_better(m) else "")) for m in metrics)
     lines = []
     for dataset in run.datasets:
-        for variant in run.variants:
-            if variant == run.control:
-                continue
+        for variant in run.compared:
             ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
             entries = [_relative_entry(tested[metric].get((dataset, variant)), ids) for metric in metrics]
             lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
@@ -250,8 +251,9 @@ def candidates_table(run: Run) -> Table:
         ]
     caption = (
         f"{metric_label(run.primary)} under both candidate protocols{'' if grouped else ' on ' + run.datasets[0]}: the "
-        "user's history removed from the candidates, or kept. Mean ± standard deviation over seeds; best in bold, "
-        "second underlined."
+        "user's history removed from the candidates, or kept; the epoch was chosen on validation with it "
+        f"{'kept' if run.candidates == 'all' else 'removed'}. Mean ± standard deviation over seeds; best in "
+        "bold, second underlined."
     )
     notes = provenance(run, run.datasets, run.variants)[1:]
     return Table("candidates", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-candidates")

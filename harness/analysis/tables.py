@@ -21,7 +21,6 @@ from harness.files import write_text
 
 __all__ = ["Column", "Entry", "Line", "Table", "between", "fixed", "probability", "render", "write_tables"]
 
-FORMATS = ("tex", "md", "csv", "html")
 MISSING = "–"
 MINUS = "−"
 LONG = 32
@@ -47,6 +46,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
+    """The heading of one column of a table."""
+
     key: str
     """What :func:`verify.trace` knows the column by, such as ``ml-100k/ndcg@10``."""
     title: str
@@ -57,6 +58,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
+    """One row of a table: its label, and one entry per column."""
+
     key: str
     label: str
     entries: tuple[Entry, ...]
@@ -66,6 +69,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
+    """A table as it is described, before it is printed."""
+
     name: str
     """Name of the files, and the end of the LaTeX label."""
     caption: str

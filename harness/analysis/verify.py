@@ -22,6 +22,7 @@ from harness.analysis.tables import Line, Table, render
 from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
 from harness.files import file_digest, read_json, write_json
+from harness.tasks.action_metrics import FAMILIES
 
 __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_efficiency_evidence", "write_evidence"]
 
@@ -185,7 +186,7 @@ def _metrics_problem(run: Run, cell: str) -> str:
             for metric, stored in values.items():
                 if run.task == "retrieval":
                     derived = run.metric(cell, metric, phase, group)
-                elif metric in ("bce", "ne", "auc", "gauc", "ece"):
+                elif metric in FAMILIES:
                     derived = run.metric(cell, metric if group == "mean" else f"{metric}/{group}", phase)
                 else:
                     continue  # a count that goes with a metric

@@ -31,6 +31,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Counts:
+    """How large a data set is."""
+
     users: int
     items: int
     events: int
@@ -65,6 +67,8 @@ class Download:
 
 @dataclass(frozen=True)
 class DatasetSpec:
+    """A data set that is known by name: its source, the forms in which it lies on disk, and how it is read."""
+
     name: str
     title: str
     url: str

@@ -16,7 +16,7 @@ __all__ = ["describe"]
 
 def describe(log: EventLog, split: Split) -> dict[str, Any]:
     """Counts, lengths, ties, actions, parts and fingerprints, ready for JSON. What is not known is None."""
-    lengths = log.lengths
+    lengths, known = log.lengths, DATASETS.get(log.name)
     counts = Counts(log.n_users, log.n_items, log.n_events)
     published = _published(log)
     return {
@@ -43,6 +43,8 @@ def describe(log: EventLog, split: Split) -> dict[str, Any]:
         else {"users": published.users, "items": published.items, "events": published.events},
         "differences": {} if published is None else published.differences(counts),
         "fingerprints": {"files": log.files, "log": log.fingerprint, "split": split.fingerprint},
+        "licence": known.licence if known else None,
+        "citation": known.citation if known else None,
         "notes": list(log.notes),
     }
 

@@ -187,7 +187,10 @@ def make_arm(study: Study, dataset: str, variant: str) -> Arm:
     own: dict[str, Any] = {}
     other: dict[str, dict[str, Any]] = {"training": dict(model.training_defaults), "data": {}, "items": {}}
     tuned = study.tuned.get(dataset, {}).get(variant, {})
-    for key, value in {**study.common, **study.datasets[dataset], **declared.set, **tuned}.items():
+    shared = {**study.common, **study.datasets[dataset]}
+    if variant in study.references:
+        shared = {key: value for key, value in shared.items() if key.startswith("data.")}
+    for key, value in {**shared, **declared.set, **tuned}.items():
         part, _, rest = key.partition(".")
         if rest and part in other:
             _put(other[part], rest.split("."), value)
@@ -215,7 +218,7 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _check_needs(arm: Arm, log: EventLog) -> None:
-    needs = arm.model.needs
+    needs = arm.model.needs_with(arm.config)
     if needs.actions and not log.action_names:
         raise InputError(
             f"variant '{arm.variant}': model '{arm.model_name}' needs actions and data set '{log.name}' has none; "
@@ -223,7 +226,8 @@ def _check_needs(arm: Arm, log: EventLog) -> None:
         )
     if needs.times and log.time is None:
         raise InputError(
-            f"variant '{arm.variant}': model '{arm.model_name}' needs event times and data set '{log.name}' has none"
+            f"variant '{arm.variant}': model '{arm.model_name}' needs event times as it is set, and data set "
+            f"'{log.name}' has none; change the model's settings (time_bias: false, say) or choose another data set"
         )
     if arm.training.stride is not None and arm.training.stride > arm.data.max_length:
         raise InputError(

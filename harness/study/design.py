@@ -81,6 +81,27 @@ class Space(Settings):
         """The values that must be possible if all are to be."""
         return self.choices if self.choices is not None else (self.low, self.high)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def at(self, share: float) -> Any:
+        """The value that lies a share, from 0 to below 1, of the way through the space."""
+        if self.choices is not None:
+            return self.choices[int(share * len(self.choices))]
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        value = low * (high / low) ** share if self.log else low + share * (high - low)
+        return min(max(round(value) if self.whole else value, self.low), self.high)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a search could draw ``value``."""
+        if self.choices is not None:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
+
 
 class Noise(Settings):
     """The noise experiment: random items are put into the test histories (harness.tasks.noise)."""
@@ -111,6 +132,9 @@ class Study(Settings):
     """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
     control: str | None = None
     """The variant that the others are compared with."""
+    references: tuple[str, ...] = ()
+    """Variants that stand in the tables for orientation (a popularity ranking, say): they are not tested, and of
+    ``common`` and a data set's settings only those of the data are for them."""
     data: DataConfig = DataConfig()
     items: ItemsConfig = ItemsConfig()
     common: dict[str, Any] = Field(default_factory=dict)
@@ -138,7 +162,10 @@ class Study(Settings):
     """Table of results -> its ``rows`` (variants), ``columns`` (metrics) and ``datasets``, each by default all of
     them; one table "main" of everything where absent."""
     search: dict[str, dict[str, Space]] = Field(default_factory=dict)
-    """Variant -> setting -> where ``harness tune`` looks for it."""
+    """Variant -> setting -> where ``harness tune`` looks for it, and where the variant's own setting lies too."""
+    prune_after: float = Field(0.5, ge=0, le=1)
+    """The share of its epochs that a trial of ``harness tune`` trains before it may be pruned, so that slow starters
+    are not cut off; 1: none is pruned."""
     tuned: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """Data set -> variant -> what ``harness tune`` found there, set after all else."""
 
@@ -178,6 +205,9 @@ class Study(Settings):
     def _consistent(self) -> Study:
         if self.control is not None and self.control not in self.variants:
             raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
+        _check_names("references", "variant", self.references, self.variants)
+        if self.control in self.references:
+            raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
@@ -195,8 +225,9 @@ class Study(Settings):
 
     def _table(self, name: str, choice: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         where = f"table '{name}'"
-        if not re.fullmatch(NAME, name) or name in OWN_TABLES:
-            raise ValueError(f"{where}: choose another name (small letters, digits, '-'; not {', '.join(OWN_TABLES)})")
+        if not re.fullmatch(NAME, name) or name in OWN_TABLES or name.startswith("per-action-"):
+            taken = f"{', '.join(OWN_TABLES)} or per-action-..."
+            raise ValueError(f"{where}: choose another name (small letters, digits, '-'; not {taken})")
         _check_names(where, "key", choice, ("rows", "columns", "datasets"))
         _check_names(where, "variant", choice.get("rows", ()), self.variants)
         _check_names(where, "data set", choice.get("datasets", ()), self.datasets)
@@ -215,6 +246,11 @@ class Study(Settings):
         from harness.tasks.action_metrics import higher_is_better
 
         return higher_is_better(self.primary)
+
+    @property
+    def compared(self) -> list[str]:
+        """The variants that are tested against the control, if there is one."""
+        return [variant for variant in self.variants if variant != self.control and variant not in self.references]
 
     def label(self, variant: str) -> str:
         return self.variants[variant].label or variant
@@ -350,6 +386,8 @@ def _changed(name: str, preset: str, settings: tuple[str, ...], kind: type[Setti
     raw = merged(raw, presets.get(preset) or {})
     for setting in settings:
         _apply(raw, setting, kind)
+    if isinstance(raw.get("variants"), dict):  # null takes away what the file itself declares
+        raw["variants"] = {name: variant for name, variant in raw["variants"].items() if variant is not None}
     return raw, where
 
 

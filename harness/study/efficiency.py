@@ -125,7 +125,8 @@ class Arm:
         timed("head", loss.backward)
         timed("backbone", lambda: output.backward(leaf.grad))
         reached = [(out, cut_leaf.grad) for out, cut_leaf in embedded if cut_leaf.grad is not None]
-        timed("embedding", lambda: torch.autograd.backward(*map(list, zip(*reached, strict=True))))
+        if reached:
+            timed("embedding", lambda: torch.autograd.backward(*map(list, zip(*reached, strict=True))))
         timed("optimizer", self.optimizer.step)
         return spent
 

@@ -26,6 +26,8 @@ CELL_FILES = ("cell.json", "history.csv", "rows.parquet", "metrics.json", "cost.
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The folder of one run: where its files lie, its locks, and the reading and writing of its design."""
+
     path: Path
 
     def cell(self, cell_id: str) -> Path:

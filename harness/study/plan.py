@@ -63,6 +63,8 @@ class ComparisonPlan:
 
 @dataclass(frozen=True)
 class Plan:
+    """The cells of a study with what they will cost, and what its comparisons can find out."""
+
     arms: tuple[ArmPlan, ...]
     comparisons: tuple[ComparisonPlan, ...]
     """The family: Holm's correction is for as many comparisons."""
@@ -94,7 +96,7 @@ def make_plan(study: Study, results: Path, run: str, difference: float | None = 
     wanted = {(d, v): resolved(study, d, make_arm(study, d, v)) for d in study.datasets for v in study.variants}
     records = list(_records(results))
     arms = tuple(_arm_plan(study, d, v, wanted[d, v], records, results / run) for d, v in wanted)
-    pairs = [(d, v) for d, v in wanted if study.control is not None and v != study.control]
+    pairs = [(d, v) for d, v in wanted if study.control is not None and v in study.compared]
     if not pairs:
         return Plan(arms, (), None, None)
     pilots = list(_pilots(results, study))

@@ -51,7 +51,8 @@ class Display:
         self.before = len(self.reported)
         self.part_before = sum(_share(progress) for _, progress in self._under_way())
         kept = f", {self.before} of them finished before" if self.before else ""
-        self.say(f"{folder.path}: {len(cells)} cells{kept}; {workers} worker{'s' * (workers > 1)}")
+        cell, worker = (f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker")))
+        self.say(f"{folder.path}: {cell}{kept}; {worker}")
         if self.before == len(cells):
             self.say("  nothing to train; for a run of your own choose another --out or --name")
         elif self.fancy:

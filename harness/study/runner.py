@@ -285,7 +285,6 @@ def _summarise(study: Study, cells: list[Cell], settings: Settings) -> None:
         status = "finished" if folder.is_finished(cell.id) else "failed" if failure else "unfinished"
         entry = {"id": cell.id, "dataset": cell.dataset, "variant": cell.arm.variant, "seed": cell.seed}
         listed.append({**entry, "status": status} | ({"reason": failure["reason"]} if failure else {}))
-    fingerprints = {cell.dataset: cell.identity["fingerprints"] for cell in reversed(cells)}
     folder.write_summary(
         {
             "study": study.study,
@@ -294,7 +293,6 @@ def _summarise(study: Study, cells: list[Cell], settings: Settings) -> None:
             "command": settings.command,
             "title": study.title,
             "cells": listed,
-            "fingerprints": fingerprints,
             "versions": versions(),
             "git": git_state(),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -71,8 +71,10 @@ def design_of(study: Study | None, dataset: str, variant: str, seed: int, settin
     return parse(Study, design | rules | {"variants": {variant: {"model": MODEL}}}, f"predictions of '{variant}'")
 
 
-def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inputs) -> Scored:
+def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inputs, command: str) -> Scored:
     """A run of its own for the one cell of ``study``, whose only variant is the outside system.
+
+    ``command`` is what a reader of the report gives to have the run again.
 
     Raises:
         InputError: see :func:`harness.analysis.predictions.rank_predictions`; or the folder holds a run already.
@@ -87,7 +89,8 @@ def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inpu
     ranked = rank_predictions(predictions, truth_of(log, split))
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     folder.write_design(study, {"run": folder.path.name, "cells": [entry]})
-    folder.write_summary({"study": study.study, "run": folder.path.name, "cells": [{**entry, "status": "finished"}]})
+    listed = [{**entry, "status": "finished"}]
+    folder.write_summary({"study": study.study, "run": folder.path.name, "command": command, "cells": listed})
     return scored
 
 

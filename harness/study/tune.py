@@ -1,6 +1,12 @@
 """Tuning with equal budgets: one search per data set and variant, the same trials and the same cap for each.
 
-A trial's settings are a function of the trials before it alone (Optuna's TPE, seeded by the trial's number), and its
+The first trial of a search is the study's own setting, so that what is found is never worse on validation than what
+was there. Random draws follow, spread evenly over the space (a Latin hypercube), until half of the trials (ten at most)
+have been: :func:`first_trials`. Optuna's TPE chooses the others from all before it. Once five trials are complete, one
+that has trained the study's ``prune_after`` of its epochs is pruned if its best value so far is worse than the median
+of theirs at that epoch.
+
+A trial's settings are a function of its number, of how many there are to be and of the trials before it, and its
 training resumes from its checkpoint, so a search that was killed ends as one that was not. A trial sees no test part:
 there is none in the split that it is given. Its value is the best validation value of its epochs.
 """
@@ -9,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -22,8 +29,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import optuna
 import torch
 import yaml
@@ -42,19 +50,34 @@ from harness.data.splits import Split
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import digest, read_json, write_json, write_text, writing
 from harness.provenance import git_state, versions
-from harness.study.cells import Cell, Inputs, make_arm, make_cells, resolved
+from harness.study.cells import Arm, Cell, Inputs, make_arm, make_cells, resolved
 from harness.study.design import Space, Study
 from harness.study.folder import RunFolder
 from harness.study.run_cell import build_model, task_data
 from harness.training import CHECKPOINT, fit
 
-__all__ = ["LEDGER", "SEED", "TUNED", "Budget", "Job", "Search", "ValidationOnly", "run_search", "searches", "tune"]
+__all__ = [
+    "LEDGER",
+    "SEED",
+    "TUNED",
+    "Budget",
+    "Job",
+    "Search",
+    "ValidationOnly",
+    "first_trials",
+    "run_search",
+    "searches",
+    "tune",
+]
 
 SEED = 1_000_000
 """Trials train with a seed that no study has: nothing is chosen for the luck of a seed that is reported later."""
+RULES = 2
+"""How trials are chosen and pruned; raised when that changes, so that no search goes on from trials of other rules."""
 LEDGER, TUNED = "tuning.json", "tuned.yaml"
 POLL_SECONDS = 1.0
 MOST_CORNERS = 1000
+MOST_FIRST_TRIALS = 10
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -70,6 +93,11 @@ class Budget:
         return len(trials) >= self.trials or (self.seconds is not None and _seconds(trials) >= self.seconds)
 
 
+def first_trials(trials: int) -> int:
+    """How many of a search's trials TPE does not choose: the study's own setting, and random draws after it."""
+    return max(1, min(MOST_FIRST_TRIALS, trials // 2))
+
+
 @dataclass(frozen=True)
 class Search:
     """The search for the settings of one variant on one data set."""
@@ -78,6 +106,8 @@ class Search:
     dataset: str
     variant: str
     space: dict[str, Space]
+    own: dict[str, Any]
+    """What the study sets where nothing is tuned: the first trial."""
 
     @property
     def name(self) -> str:
@@ -122,8 +152,8 @@ def searches(study: Study, inputs: Inputs) -> list[Search]:
     """The searches that a study declares.
 
     Raises:
-        InputError: it declares none, a setting is unknown or does not take a value of its space, or the data can't be
-            used.
+        InputError: it declares none, a setting is unknown or does not take a value of its space, the study's own
+            setting lies outside, or the data can't be used.
     """
     if not any(study.search.values()):
         raise InputError(
@@ -138,11 +168,13 @@ def searches(study: Study, inputs: Inputs) -> list[Search]:
             if not space:
                 continue
             _check_space(study, dataset, variant, space)
-            _, split = inputs.split(dataset, make_arm(study, dataset, variant).data)
-            settings = resolved(study, dataset, make_arm(study, dataset, variant))
+            arm = make_arm(study, dataset, variant)
+            own = _own_setting(study, dataset, arm, space)
+            _, split = inputs.split(dataset, arm.data)
             spaces = {key: values.described() for key, values in space.items()}
-            identity = digest([settings, split.fingerprint, spaces, SEED])[:16]
-            found.append(Search(identity, dataset, variant, space))
+            rules = [RULES, study.prune_after]
+            identity = digest([resolved(study, dataset, arm), split.fingerprint, spaces, SEED, rules])[:16]
+            found.append(Search(identity, dataset, variant, space, own))
     return found
 
 
@@ -161,6 +193,26 @@ def _check_space(study: Study, dataset: str, variant: str, space: dict[str, Spac
         except InputError as error:
             refusal = refusal or error
     raise InputError(f"{where}: {refusal}") from refusal
+
+
+def _own_setting(study: Study, dataset: str, arm: Arm, space: dict[str, Space]) -> dict[str, Any]:
+    """What an untuned arm has for the searched settings. Raises InputError where that lies outside their spaces."""
+    own = {}
+    for key, values in space.items():
+        part, _, rest = key.partition(".")
+        other = {"training": arm.training, "data": arm.data, "items": arm.items}.get(part) if rest else None
+        found = (other or arm.config).model_dump()
+        for name in (rest if other else key).split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if not values.holds(found):
+            given = {name: value for name, value in values.described().items() if value is not False}
+            raise InputError(
+                f"study '{study.study}', search of '{arm.variant}' on '{dataset}': the study's own {key}, "
+                f"{json.dumps(found)}, is not in {json.dumps(given)}, and the first trial takes it; widen the space, "
+                "or set another value for the variant"
+            )
+        own[key] = found
+    return own
 
 
 def _with(study: Study, dataset: str, variant: str, settings: dict[str, Any]) -> Study:
@@ -222,7 +274,8 @@ class _Trial:
     ) -> None:
         self.job, self.search, self.inputs, self.left = job, search, inputs, left
         self.number = len(past)
-        self.optuna = _ask(job.study, search, past)
+        self.drawn = _drawn(self.number, job.budget.trials)
+        self.optuna = _ask(job.study, search, past, job.budget.trials)
         self.rows: list[dict[str, Any]] = []
 
     def run(self, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
@@ -243,6 +296,7 @@ class _Trial:
             shutil.rmtree(training, ignore_errors=True)
         return {
             "number": self.number,
+            "drawn": self.drawn,
             "state": state,
             "value": value,
             "epochs": len(self.rows),
@@ -289,7 +343,8 @@ class _Trial:
         self.rows.append(row)
         if row.get(self._tracked) is not None:
             self.optuna.report(row[self._tracked], row["epoch"])
-            if self.optuna.should_prune():
+            # After its last epoch nothing is left to be spared.
+            if row["epoch"] < self.job.study.budget.epochs and self.optuna.should_prune():
                 raise optuna.TrialPruned
         if self.left is not None and self._seconds() >= self.left:
             raise optuna.TrialPruned("the search had spent its seconds")
@@ -315,13 +370,33 @@ def _rows_before(checkpoint: Path, made_with: str) -> list[dict[str, Any]]:
         return []
 
 
-def _ask(study: Study, search: Search, past: list[dict[str, Any]]) -> optuna.Trial:
-    """Optuna's next trial after ``past``, which is all that it knows."""
+def _drawn(number: int, trials: int) -> Literal["own", "random", "tpe"]:
+    """Who chooses the settings of a trial of a search of ``trials``."""
+    if number == 0:
+        return "own"
+    return "random" if number < first_trials(trials) else "tpe"
+
+
+def _first_pruning(study: Study) -> int:
+    """The first epoch after which a trial may be pruned."""
+    return math.ceil(round(study.prune_after * study.budget.epochs, 6))
+
+
+def _spread(space: dict[str, Space], count: int) -> list[dict[str, Any]]:
+    """Random settings, each setting's values spread evenly over its space: a Latin hypercube."""
+    random = np.random.default_rng(SEED)
+    shares = {key: (random.permutation(count) + random.random(count)) / count for key in space}
+    return [{key: values.at(float(shares[key][i])) for key, values in space.items()} for i in range(count)]
+
+
+def _ask(study: Study, search: Search, past: list[dict[str, Any]], trials: int) -> optuna.Trial:
+    """Optuna's next trial of ``trials`` after ``past``, which is all that it knows."""
     distributions = {key: _distribution(space) for key, space in search.space.items()}
     made = optuna.create_study(
         direction="maximize" if study.higher_is_better else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=SEED + len(past)),
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=study.budget.epochs // 5),
+        # None of TPE's own random start: it leaves out trials that failed, so it could go on to the last one.
+        sampler=optuna.samplers.TPESampler(seed=SEED + len(past), n_startup_trials=0),
+        pruner=optuna.pruners.MedianPruner(n_warmup_steps=_first_pruning(study)),
     )
     for trial in past:
         made.add_trial(
@@ -333,14 +408,17 @@ def _ask(study: Study, search: Search, past: list[dict[str, Any]]) -> optuna.Tri
                 intermediate_values=dict(map(tuple, trial["curve"])),
             )
         )
+    drawn = _drawn(len(past), trials)
+    if drawn != "tpe":
+        draws = _spread(search.space, first_trials(trials) - 1)
+        made.enqueue_trial(search.own if drawn == "own" else draws[len(past) - 1])
     return made.ask(distributions)
 
 
 def _distribution(space: Space) -> BaseDistribution:
     if space.choices is not None:
         return CategoricalDistribution(space.choices)
-    whole = isinstance(space.low, int) and isinstance(space.high, int)
-    return (IntDistribution if whole else FloatDistribution)(space.low, space.high, log=space.log)
+    return (IntDistribution if space.whole else FloatDistribution)(space.low, space.high, log=space.log)
 
 
 # -- all searches -----------------------------------------------------------------------------------------------
@@ -376,7 +454,10 @@ def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None
     say(f"{job.place}: {len(told)} searches of {job.budget.trials} trials{kept}; {workers} worker{several}")
     if not found:
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Only noted: a second Ctrl-C must not disturb the end of the pool, which would then wait for ever.
+    asked: list[int] = []
+    stopping = (signal.SIGTERM, signal.SIGINT)
+    usual = [signal.signal(name, lambda number, frame: asked.append(number)) for name in stopping]
     context = multiprocessing.get_context("spawn")
     stopped = context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(stopped,))
@@ -388,8 +469,8 @@ def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None
                 told[search.id] = _tell(job, search, told[search.id], say)
             for future in done:
                 future.result()
-    except KeyboardInterrupt:
-        raise Interrupted from None
+            if asked and running:
+                raise Interrupted
     except BrokenProcessPool:
         raise InputError(
             "a worker died, perhaps for want of memory; run the same command again, with fewer --workers"
@@ -397,6 +478,8 @@ def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
+        for name, handler in zip(stopping, usual, strict=True):
+            signal.signal(name, handler)
 
 
 def _tell(job: Job, search: Search, told: int, say: Callable[[str], None]) -> int:
@@ -405,7 +488,8 @@ def _tell(job: Job, search: Search, told: int, say: Callable[[str], None]) -> in
     for trial in trials[told:]:
         value = "" if trial["value"] is None else f" {trial['value']:.4f}"
         reason = f" ({trial['reason']})" if "reason" in trial else ""
-        say(f"  {search.name}: trial {trial['number'] + 1}/{job.budget.trials} {trial['state']}{value}{reason}")
+        own = ", the study's own setting:" if trial["drawn"] == "own" else ""
+        say(f"  {search.name}: trial {trial['number'] + 1}/{job.budget.trials}{own} {trial['state']}{value}{reason}")
     return len(trials)
 
 
@@ -420,11 +504,43 @@ def _entry(search: Search, study: Study, budget: Budget, trials: list[dict[str, 
     return {
         "dataset": search.dataset,
         "variant": search.variant,
-        "space": {key: space.described() for key, space in search.space.items()},
-        "cap": {"trials": budget.trials, "epochs": study.budget.epochs, "seconds": budget.seconds},
+        "space": {
+            key: space.described() | {"closed": _closed_ends(study, search, key, space)}
+            for key, space in search.space.items()
+        },
+        "cap": {
+            "trials": budget.trials,
+            "epochs": study.budget.epochs,
+            "seconds": budget.seconds,
+            "first_pruning": _first_pruning(study),
+        },
         "best": best["params"],
         "trials": trials,
     }
+
+
+def _closed_ends(study: Study, search: Search, key: str, space: Space) -> list[str]:
+    """Which ends of a range, or of choices that are numbers, no space can reach beyond: the model refuses what lies
+    there (a dropout below 0, say)."""
+    values = space.ends()
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
+        return []
+    low, high = min(values), max(values)
+    if all(isinstance(value, int) for value in values):
+        # Also half and twice the end: a width that is split among heads takes no odd number.
+        beyond = {"low": (low - 1, low // 2), "high": (high + 1, high * 2)}
+    else:
+        beyond = {"low": (low - 1e-6 * abs(low or high),), "high": (high + 1e-6 * abs(high or low),)}
+
+    def is_taken(value: float) -> bool:
+        settings = search.own | {key: value}
+        try:
+            make_arm(_with(study, search.dataset, search.variant, settings), search.dataset, search.variant)
+        except InputError:
+            return False
+        return True
+
+    return [end for end, values in beyond.items() if not any(map(is_taken, values))]
 
 
 def _write_tuned(path: Path, study: Study, entries: list[dict[str, Any]]) -> None:

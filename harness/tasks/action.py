@@ -21,6 +21,8 @@ LOGIT_BYTES = 64 * 2**20
 
 
 class ActionPrediction(TaskData):
+    """A data set as action prediction: the actions of each event, given its item and the events before it."""
+
     task = Task.ACTION
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -37,6 +39,12 @@ class ActionPrediction(TaskData):
         stride = max(1, self.max_length // 2)
         begin = self.log.offsets[:-1]
         return all_positions(begin, first, last, max_length=self.max_length, stride=stride, rng=None)
+
+    def histories(self, phase: str) -> Windows:
+        first, last = self.split.bounds(phase)
+        users = np.flatnonzero(last > first)
+        last = last[users]
+        return Windows(users, np.maximum(self.log.offsets[users], last - self.max_length), last, last - 1)
 
     @torch.inference_mode()
     def evaluate(self, model: Recommender, phase: str) -> pa.Table:

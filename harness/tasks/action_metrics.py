@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from harness.errors import InputError, nearest
 
-__all__ = ["FAMILIES", "auc", "bce", "check_metric", "ece", "gauc", "gauc_users", "higher_is_better", "ne", "summarise"]
+__all__ = ["FAMILIES", "auc", "bce", "check_metric", "ece", "gauc", "higher_is_better", "ne", "summarise"]
 
 FAMILIES = {
     "bce": "binary cross-entropy in nats, the evaluation loss",
@@ -71,12 +71,6 @@ def gauc(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -> float 
     """AUC of each user, averaged with the users' events as weights. Users with one class alone are left out."""
     value, _, _ = _per_user(label, probability, user)
     return value
-
-
-def gauc_users(label: np.ndarray, user: np.ndarray) -> tuple[int, int]:
-    """How many users :func:`gauc` takes in, and how many it leaves out."""
-    _, used, skipped = _per_user(label, np.zeros(len(label)), user)
-    return used, skipped
 
 
 def ece(label: np.ndarray, probability: np.ndarray, bins: int = 15) -> float | None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from harness.interface import AttentionMaps, Recommender, Task
+from harness.tasks.base import TaskData
 from harness.tasks.relevance import Relevance, decile_shares
-from harness.tasks.retrieval import Retrieval
 
 __all__ = ["attention_statistics", "last_row", "per_event", "shows_attention", "users_at_once"]
 
@@ -24,28 +24,28 @@ def shows_attention(model: Recommender) -> bool:
     return type(model).attention is not Recommender.attention
 
 
-def users_at_once(model: Recommender, data: Retrieval) -> int:
+def users_at_once(model: Recommender, data: TaskData) -> int:
     """How many histories' maps are held at once, taking 8 heads for usual."""
     tokens = data.max_length * getattr(model, "tokens_per_event", 1)
     return max(1, min(256, MAP_BYTES // (4 * 8 * tokens**2)))
 
 
 @torch.inference_mode()
-def attention_statistics(model: Recommender, data: Retrieval, phase: str = "test") -> pa.Table:
-    """The statistics of docs/architecture.md ("attention.parquet"), measured at each history's last event.
+def attention_statistics(model: Recommender, data: TaskData, phase: str = "test") -> pa.Table:
+    """The statistics of docs/architecture.md ("attention.parquet"), one history per user, at its last event.
 
-    Where several tokens belong to that event, the last of them is looked at; weights on the tokens of one
+    Where several tokens of that event predict, the last of them is looked at; weights on the tokens of one
     event are added up. Weights may be negative: ``recency`` is signed, ``recency_abs`` is the share of the
     absolute weight.
     """
-    windows = data.windows(phase)
+    windows = data.histories(phase)
     relevance = Relevance(data.log, data.split) if data.task is Task.RETRIEVAL else None
     model.eval()
     sums: dict[tuple[int, str], Tensor] = {}
     users = torch.zeros(data.max_length, dtype=torch.float64, device=data.device)
     groups = data.sequences.groups(windows, users_at_once(model, data))
     for batch, rows in data.sequences.batches(windows, groups, data.task, supervise=False):
-        maps = model.attention(batch)
+        maps = model.attention(batch, data.task)
         users[: int(batch.lengths.max())] += _visible(batch.lengths)
         deciles = None
         if relevance is not None:
@@ -68,13 +68,13 @@ def attention_statistics(model: Recommender, data: Retrieval, phase: str = "test
 
 
 def last_row(maps: AttentionMaps, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """What the last token of each history's last event attends to in one layer.
+    """What the last predicting token of each history's last event attends to in one layer.
 
     Returns:
         (B, H, K) float64 weights, 0 at keys that belong to no event of the history; (B, K) the other keys.
     """
     own = maps.query_event == (lengths - 1)[:, None]  # (B, Q)
-    last = own.shape[1] - 1 - own.flip(1).int().argmax(1)  # the last token of the last event
+    last = own.shape[1] - 1 - own.flip(1).int().argmax(1)  # its last token that predicts
     row = weights[torch.arange(len(weights), device=weights.device), :, last].double()  # (B, H, K)
     seen = (maps.key_event >= 0) & (maps.key_event < lengths[:, None])
     return row * seen[:, None], seen

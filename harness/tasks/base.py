@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from harness.data.batches import Sequences, training_windows
+from harness.data.batches import Sequences, Windows, training_windows
 from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.interface import Batch, Recommender, Schema, Task
@@ -70,6 +70,11 @@ class TaskData(ABC):
         groups = self.sequences.groups(windows, batch_size, rng)
         made = self.sequences.batches(windows, groups, self.task, supervise=True)
         return len(groups), (batch for batch, _ in made)
+
+    @abstractmethod
+    def histories(self, phase: str) -> Windows:
+        """One window of at most ``max_length`` events for each user with something to predict in ``phase``: the events
+        before the next item (retrieval), or up to the last event whose action is predicted (action prediction)."""
 
     @abstractmethod
     def evaluate(self, model: Recommender, phase: str) -> pa.Table:

@@ -116,7 +116,7 @@ def audit_model(model: Recommender, data: Retrieval, phase: str = "test") -> dic
 
     The beam is as wide as the model's own (its option ``beams``), else 20.
     """
-    windows = data.windows(phase)
+    windows = data.histories(phase)
     drawn = windows.take(np.random.default_rng(0).permutation(len(windows))[:USERS])
 
     def users() -> Iterator[tuple[Batch, Tensor]]:

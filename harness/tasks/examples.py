@@ -28,7 +28,7 @@ def attention_examples(model: Recommender, data: Retrieval, phase: str = "test")
     oldest first) as {item, title}; ``earlier``, how many visible events came before those; ``layers``, per layer and
     head the weights on ``events``; ``rest``, per layer and head the weight on earlier events.
     """
-    windows = data.windows(phase)
+    windows = data.histories(phase)
     length = np.minimum(windows.length, EVENTS)
     long = np.flatnonzero(length == length.max(initial=0))
     rows = np.array(sorted(long, key=lambda r: digest(str(data.log.users[windows.user[r]])))[:USERS])
@@ -37,7 +37,7 @@ def attention_examples(model: Recommender, data: Retrieval, phase: str = "test")
     model.eval()
     chosen = windows.take(rows)
     batch = data.sequences.batch(chosen, data.task, supervise=False)
-    maps = model.attention(batch)
+    maps = model.attention(batch, data.task)
     layers = []
     for weights in maps.maps:
         row, seen = last_row(maps, weights, batch.lengths)

@@ -67,7 +67,7 @@ class Noise:
 
     @classmethod
     def draw(cls, data: Retrieval, seed: int, phase: str = "test") -> Noise:
-        windows = data.windows(phase)
+        windows = data.histories(phase)
         generator = np.random.default_rng(seed)
         shape = (len(windows), data.max_length)
         items = _foreign_items(data.log, windows.user, data.max_length, generator)
@@ -219,7 +219,7 @@ def _attention_lines(model: Recommender, histories: NoisyHistories) -> Iterator[
     sums: dict[tuple[str, int], Tensor] = defaultdict(lambda: torch.zeros(()))
     tokens = 0.0
     for noisy, alone, _ in histories.batches(users_at_once(model, histories.data)):
-        maps, calm = model.attention(noisy), model.attention(alone)
+        maps, calm = (model.attention(batch, histories.data.task) for batch in (noisy, alone))
         seen = (maps.key_event >= 0) & (maps.key_event < noisy.lengths[:, None])
         tokens += float((_on_injected(maps, noisy, seen).sum(1).double() / seen.sum(1)).sum())
         for layer, (weights, calm_weights) in enumerate(zip(maps.maps, calm.maps, strict=True)):

@@ -32,17 +32,19 @@ NOT_FINITE = "the model's scores are not finite; lower the learning rate or clip
 
 
 class Retrieval(TaskData):
+    """A data set as retrieval: the next item of each user is ranked among the whole catalogue, under both protocols.
+
+    ``candidates`` ("all" or "unseen") is the protocol whose metrics choose the epoch and stand in the history.
+    """
+
     task = Task.RETRIEVAL
 
     def __init__(self, *args: Any, candidates: str = "unseen", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.candidates = candidates
 
-    def windows(self, phase: str) -> Windows:
-        """The history of each user with a target in ``phase``: the ``max_length`` events before it."""
+    def histories(self, phase: str) -> Windows:
         users, targets = self.split.targets(phase)
-        known = targets > self.log.offsets[users]  # a target without any event before it can't be predicted
-        users, targets = users[known], targets[known]
         start = np.maximum(self.log.offsets[users], targets - self.max_length)
         return Windows(users, start, targets, targets - 1)
 
@@ -53,7 +55,7 @@ class Retrieval(TaskData):
 
     @torch.inference_mode()
     def evaluate(self, model: Recommender, phase: str) -> pa.Table:
-        windows = self.windows(phase)
+        windows = self.histories(phase)
         n_items = len(self.log.items) - 1
         rank = {name: np.full(len(windows), np.nan) for name in PROTOCOLS}
         length = {name: np.zeros(len(windows), dtype=np.int32) for name in PROTOCOLS}

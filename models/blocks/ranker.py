@@ -12,6 +12,7 @@ S tokens, A actions, K candidates, H heads of width D, d = H * D.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -201,6 +202,10 @@ class Ranker(Recommender):
         self.action_head = nn.Sequential(hidden, nn.Linear(dim if config.head == "mlp" else width, len(schema.actions)))
         self.item_query = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
 
+    @classmethod
+    def needs_with(cls, config: RankerConfig) -> Needs:
+        return dataclasses.replace(cls.needs, times=config.time_bias)
+
     def _layer(self) -> nn.Module:
         config = self.config
         if config.backbone == "transformer":
@@ -250,9 +255,8 @@ class Ranker(Recommender):
     def score_items(self, batch: Batch) -> Tensor:
         return self._item_logits(self.states(batch, own_action=True).flatten(0, 1)[batch.last()])
 
-    def attention(self, batch: Batch, task: Task | None = None) -> AttentionMaps:
-        """As for ``task``; by default retrieval, where an event's own action is visible, if the model does it."""
-        task = task or (Task.RETRIEVAL if Task.RETRIEVAL in self.tasks else Task.ACTION)
+    def attention(self, batch: Batch, task: Task) -> AttentionMaps:
+        """In retrieval an event's own action is visible, in action prediction it is not."""
         was_training = self.training
         self.eval()
         maps = self.attention_maps(batch, own_action=task is Task.RETRIEVAL)

@@ -139,7 +139,9 @@ def test_transformer_equals_one_that_masks_a_plain_sequence():
 def test_maps_are_over_tokens_in_the_order_item_action():
     model, batch = made({})
     maps = model.attention(batch, Task.ACTION)
-    assert maps.query_event[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert maps.key_event[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert maps.query_event[0].tolist() == [0, -1, 1, -1, 2, -1, 3, -1, 4, -1]  # an action token predicts no action
+    assert model.attention(batch, Task.RETRIEVAL).query_event.equal(maps.key_event)
     assert len(maps.maps) == 2
     for weights in maps.maps:
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2, 10).double())

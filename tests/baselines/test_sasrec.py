@@ -9,7 +9,7 @@ import torch
 from baselines.recbole import import_recbole
 from baselines.sasrec import SASRec, SASRecConfig, gbce, gbce_beta
 from harness.errors import InputError
-from harness.interface import Batch, Schema
+from harness.interface import Batch, Schema, Task
 from harness.settings import parse
 
 N, LENGTH = 30, 9
@@ -241,7 +241,7 @@ def test_ranking_agrees_with_scores():
 def test_attention_is_causal_sums_to_one_and_changes_nothing(options):
     model = build(**options)
     batch = make_batch([3, 7])
-    shown = model.attention(batch)
+    shown = model.attention(batch, Task.RETRIEVAL)
     assert model.training
     assert [tuple(layer.shape) for layer in shown.maps] == [(2, 2, 7, 7)] * 2
     for layer in shown.maps:

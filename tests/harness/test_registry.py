@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from harness.errors import InputError
 from harness.fidelity import card
-from harness.interface import Recommender
+from harness.interface import Choice, Fidelity, Recommender
 from harness.registry import load_model, model_names
 
 MODEL = '''
@@ -51,7 +52,7 @@ build-backend = "setuptools.build_meta"
 name = "somebody-elses"
 version = "1"
 [project.entry-points."harness.models"]
-popularity = "somebody_elses:Popularity"
+somebodys = "somebody_elses:Popularity"
 [tool.setuptools]
 py-modules = ["somebody_elses"]
 """
@@ -60,7 +61,7 @@ STUDY = """
 study: outside
 datasets: ["synthetic-sessions:users=40,items=20"]
 seeds: 1
-variants: {popularity: {model: popularity, set: {power: 0.5}}}
+variants: {somebodys: {model: somebodys, set: {power: 0.5}}}
 budget: {epochs: 1}
 metrics: [mrr]
 primary: mrr
@@ -96,6 +97,21 @@ def test_unknown_names_are_refused(name, message):
         load_model(name)
 
 
+def test_a_name_that_stands_for_two_models_is_refused(monkeypatch):
+    both = [EntryPoint("mine", f"{place}:Model", "harness.models") for place in ("here", "there")]
+    monkeypatch.setattr("harness.registry.entry_points", lambda group: both)
+    with pytest.raises(InputError, match="registered twice, as here:Model and there:Model"):
+        model_names()
+
+
+def test_a_card_with_an_option_that_there_is_not():
+    class Other(load_model("sasrec")):
+        fidelity = Fidelity(paper="none", status="control", choices=(Choice("widht", "a slip of the pen"),))
+
+    with pytest.raises(InputError, match="Other names the option 'widht'"):
+        card(Other)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """A folder with the package installed into it, as pip would install it anywhere."""
@@ -111,7 +127,7 @@ def site(tmp_path_factory) -> Path:
 def test_a_model_of_an_installed_package_runs_in_a_study(site, harness, tmp_path):
     env = {"PYTHONPATH": str(site)}
     listed = json.loads(harness("list", "models", "--json", env=env).stdout)
-    assert "popularity" in {entry["name"] for entry in listed}
+    assert "somebodys" in {entry["name"] for entry in listed}
     (tmp_path / "outside.yaml").write_text(STUDY)
     done = harness("run", "--study", "outside.yaml", env=env)
     assert done.returncode == 0, done.stderr
@@ -123,4 +139,4 @@ def test_without_the_package_the_model_is_unknown(harness, tmp_path):
     (tmp_path / "outside.yaml").write_text(STUDY)
     done = harness("run", "--study", "outside.yaml")
     assert done.returncode == 2
-    assert "unknown model 'popularity'" in done.stderr
+    assert "unknown model 'somebodys'" in done.stderr

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.errors import InputError
-from harness.interface import Batch, Schema
+from harness.interface import Batch, Schema, Task
 from harness.settings import parse
 from harness.tasks.decoding_audit import CodeDecoder, audit
 from models import fair
@@ -613,7 +613,7 @@ def test_initial_weights_are_gpt2s():
 def test_attention_shows_the_signed_maps_and_changes_nothing(options, granularity):
     model = build(granularity=granularity, embedding_dropout=0.5, attention_dropout=0.5, **options)
     batch = make_batch([3, 5])
-    shown = model.attention(batch)
+    shown = model.attention(batch, Task.RETRIEVAL)
     assert model.training
     step = LEVELS if granularity == "code" else 1
     assert shown.query_event.tolist() == shown.key_event.tolist()

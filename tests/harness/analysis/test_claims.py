@@ -51,7 +51,13 @@ def test_holm_runs_over_the_claims_of_a_run(run):
 
 @pytest.mark.parametrize(
     ("factor", "by", "verdict"),
-    [(0.5, 23, "supported"), (0.95, 23, "contradicted"), (1.2, 23, "contradicted"), (0.5, 80, "contradicted")],
+    [
+        (0.5, 23, "supported"),
+        (0.95, 23, "contradicted"),
+        (1.2, 23, "contradicted"),
+        (0.5, 80, "contradicted"),
+        (0.7, 30.02, "undecided"),  # the interval holds the claimed size
+    ],
 )
 def test_a_claimed_size_is_held_against_the_interval(tmp_path, factor, by, verdict):
     import json
@@ -59,10 +65,10 @@ def test_a_claimed_size_is_held_against_the_interval(tmp_path, factor, by, verdi
     folder = write_run(tmp_path / "run", users=20, seeds=3, attention=False)
     run = load_run(folder)
     for seed in range(3):
-        for variant, seconds in (("fair", 10.0), ("no-mi-loss", 10.0 * factor)):
+        for variant, speed in (("fair", 1.0), ("no-mi-loss", factor)):
             cell = run.ids("ml-100k", variant)[seed]
             path = folder / "cells" / cell / "cost.json"
-            cost = json.loads(path.read_text()) | {"train_seconds": seconds + 0.01 * seed, "epochs": 10}
+            cost = json.loads(path.read_text()) | {"train_seconds": speed * (10.0 + 0.01 * seed), "epochs": 10}
             path.write_text(json.dumps(cost))
     found = _one(
         load_run(folder), quantity="cost/seconds_per_epoch", arm="no-mi-loss", than="fair", expect="lower", by=by
@@ -76,6 +82,15 @@ def test_attention_is_a_quantity_and_a_missing_one_is_not_tested(run):
     assert _one(run, quantity="attention/entropy_relative", **arms).verdict == "supported"
     assert _one(run, quantity="attention/injected_abs", **arms).verdict == "not tested"
     assert _one(run, quantity="cost/tokens_per_event", **arms).verdict == "not tested"
+
+
+def test_a_reference_is_no_level_of_a_sweep(tmp_path):
+    variants = {name: {"model": "fair"} for name in "abcd"}
+    strength = {"a": 0.5, "b": 0.9, "c": 1.0, "d": 0.3}
+    options = {"variants": variants, "strength": strength, "users": 300, "attention": False}
+    assert _one(load_run(write_run(tmp_path / "levels", **options)), sweep=True).verdict == "supported"
+    without = load_run(write_run(tmp_path / "reference", **options, references=["d"]))
+    assert _one(without, sweep=True).verdict != "supported"  # c is the last level then
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,22 @@ def test_learning_curves_are_means_over_seeds_while_all_train(run):
     shortest = min(map(len, histories))
     assert len(curve.get_xdata()) == shortest
     assert curve.get_ydata()[3] == pytest.approx(np.mean([h["valid/ndcg@10"][3] for h in histories]))
+
+
+def test_learning_curves_show_validations_with_epochs_between_them(run):
+    sparse = copy.copy(run)
+    column = "valid/ndcg@10"
+    skipped = lambda history: history["epoch"] % 3 != 0  # noqa: E731
+    sparse.history = lambda cell: run.history(cell).assign(**{column: lambda h: h[column].mask(skipped(h))})
+    axis = figures.learning_curves(sparse).axes[0]
+    for variant in run.variants:
+        curve = next(line for line in axis.lines if line.get_label() == run.label(variant))
+        shortest = min(len(run.history(cell)) for cell in run.ids("ml-100k", variant))
+        assert list(curve.get_xdata()) == [e for e in range(1, shortest + 1) if e % 3 == 0]
+        assert np.isfinite(curve.get_ydata()).all()
+        best = np.mean([run.cards[cell]["outcome"]["best_epoch"] for cell in run.ids("ml-100k", variant)])
+        (marked,) = curve.get_markevery()
+        assert abs(curve.get_xdata()[marked] - best) == np.abs(curve.get_xdata() - best).min()
 
 
 def test_recency_shows_signed_and_absolute_weight_apart(run):

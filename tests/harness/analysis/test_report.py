@@ -6,11 +6,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from benchmarks.synthetic_run import write_run
 from harness.analysis.report import verdicts, write_report
 from harness.analysis.rows import load_run
+from harness.analysis.study_tables import study_tables
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +134,19 @@ def test_action_study(action_dir, tmp_path):
     names = {path.name for path in write_report(folder)}
     assert {"main.tex", "differences.tex", "cost.tex"} <= names
     assert "candidates.tex" not in names
+
+
+def test_what_a_reference_beats_is_said(tmp_path):
+    strength = {"fair": 1.0, "no-focused-attention": 0.7, "no-mi-loss": 0.9}
+    variants = {v: {"model": "fair", "label": v.upper()} for v in strength}
+    folder = write_run(tmp_path / "r", variants=variants, strength=strength, attention=False, references=["no-mi-loss"])
+    run = load_run(folder)
+    said = verdicts(run)
+    value = np.mean(list(run.by_seed("ml-100k", "no-mi-loss", "ndcg@10").values()))
+    assert said[-1].startswith(f"On ml-100k, no better than NO-MI-LOSS (NDCG@10 {value:.4f}, ")
+    assert said[-1].endswith("untested): NO-FOCUSED-ATTENTION.")
+    assert len(said) == 2  # one comparison, none with the reference
+    tables = {table.name: table for table in study_tables(run)}
+    assert [line.key for line in tables["differences"].lines] == ["no-focused-attention"]
+    assert "no-mi-loss" in [line.key for line in tables["main"].lines]
+    assert "Holm's correction for 1 comparison)" in tables["main"].caption

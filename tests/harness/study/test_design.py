@@ -126,3 +126,35 @@ def test_tuned_settings_come_after_all_others(study_file):
     (dataset,) = study.datasets
     assert make_arm(study, dataset, "bce").config.dim == 16
     assert make_arm(study, dataset, "ce").config.dim == 8
+
+
+def test_references_take_no_settings_that_are_for_all_and_are_no_comparison(study_file):
+    study = load_study(str(study_file), settings=("references=[pop]", "variants.pop.model=popularity"))
+    assert study.compared == ["bce"]
+    arm = make_arm(study, next(iter(study.datasets)), "pop")  # a popularity ranking has no width
+    assert not arm.config.model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("references=[pop]",), "references"),
+        (("references=[ce]",), "control 'ce' is among 'references'"),
+    ],
+)
+def test_references_that_are_off(study_file, changes, message):
+    with pytest.raises(InputError, match=message):
+        load_study(str(study_file), settings=changes)
+
+
+def test_what_is_no_reference_takes_the_settings_that_are_for_all(study_file):
+    study = load_study(str(study_file), settings=("variants.pop.model=popularity",))
+    with pytest.raises(InputError, match="'dim'"):
+        make_arm(study, next(iter(study.datasets)), "pop")
+
+
+def test_a_preset_leaves_a_variant_out(study_file):
+    study_file.write_text(study_file.read_text().replace("{epochs: 1}}", "{epochs: 1}, variants: {bce: null}}"))
+    assert list(load_study(str(study_file)).variants) == ["ce", "bce"]
+    assert list(load_study(str(study_file), preset="shorter").variants) == ["ce"]
+    assert list(load_study(str(study_file), settings=("variants.bce=null",)).variants) == ["ce"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.power import TTestPower
 
-from benchmarks.synthetic_run import write_run
+from benchmarks.synthetic_run import VARIANTS, write_run
 from harness.analysis.rows import load_run
 from harness.errors import InputError
 from harness.study.design import load_study
@@ -18,25 +18,29 @@ from harness.study.plan import make_plan
 def pilot(tmp_path_factory):
     """A folder of results with one earlier run of the ablations."""
     results = tmp_path_factory.mktemp("results")
-    write_run(results / "ablations", users=200, seeds=5, attention=False)
+    variants = VARIANTS | {"popularity": {"model": "popularity"}}
+    write_run(results / "ablations", variants=variants, users=200, seeds=5, attention=False, references=["popularity"])
     return results
 
 
 def test_nothing_is_known_without_earlier_runs(tmp_path):
     plan = make_plan(load_study("ablations"), tmp_path, "ablations")
-    assert [(arm.cells, arm.finished, arm.seconds, arm.memory_bytes) for arm in plan.arms] == [(5, 0, None, None)] * 4
+    assert [(arm.cells, arm.finished, arm.seconds, arm.memory_bytes) for arm in plan.arms] == [(5, 0, None, None)] * 5
     assert [c.detectable for c in plan.comparisons] == [None] * 3
-    assert (plan.left, plan.seconds_left) == (20, None)
+    assert (plan.left, plan.seconds_left) == (25, None)
 
 
 def test_time_and_memory_are_those_of_the_same_model_on_the_same_data(pilot):
     plan = make_plan(load_study("ablations", settings=("budget.epochs=10",)), pilot, "ablations")
-    costs = [json.loads(path.read_text()) for path in pilot.glob("*/cells/*/cost.json")]
-    seconds = [sum(c[f"{part}_seconds"] for part in ("data", "train", "evaluation")) / c["epochs"] for c in costs]
-    assert plan.arms[0].seconds == pytest.approx(10 * np.mean(seconds))
-    assert plan.arms[0].memory_bytes == max(cost["peak_memory_bytes"] for cost in costs)
-    assert "other settings" in plan.arms[0].basis
-    assert plan.seconds_left == pytest.approx(20 * plan.arms[0].seconds)
+    for arm, model, cells in ((plan.arms[0], "fair", 20), (plan.arms[-1], "popularity", 5)):
+        cards = [p.parent for p in pilot.glob("*/cells/*/cell.json") if json.loads(p.read_text())["model"] == model]
+        costs = [json.loads((cell / "cost.json").read_text()) for cell in cards]
+        assert len(costs) == cells
+        seconds = [sum(c[f"{part}_seconds"] for part in ("data", "train", "evaluation")) / c["epochs"] for c in costs]
+        assert arm.seconds == pytest.approx(10 * np.mean(seconds))
+        assert arm.memory_bytes == max(cost["peak_memory_bytes"] for cost in costs)
+        assert "other settings" in arm.basis
+    assert plan.seconds_left == pytest.approx(20 * plan.arms[0].seconds + 5 * plan.arms[-1].seconds)
     elsewhere = make_plan(load_study("ablations", datasets=("amazon-beauty",)), pilot, "ablations")
     assert elsewhere.arms[0].seconds is None
 
@@ -108,7 +112,7 @@ class TestCommand:
 
     def test_what_is_printed(self, call, pilot):
         ended = call("plan", "--study", "ablations", "--out", pilot, "--difference", "0.01", "--workers", "4")
-        assert "1 data set x 4 variants x 5 seeds = 20 cells" in ended.out
+        assert "1 data set x 5 variants x 5 seeds = 25 cells" in ended.out
         assert "3 comparisons with 'fair' on ndcg@10, paired t-test over 5 seeds" in ended.out
         assert "ablations, 5 seeds" in ended.out
         assert "time left: about" in ended.out
@@ -117,7 +121,7 @@ class TestCommand:
 
     def test_as_json(self, call, pilot):
         plan = json.loads(call("plan", "--study", "ablations", "--out", pilot, "--json").out)
-        assert (plan["left"], plan["smallest_p"], plan["refusal"]) == (20, 0.0, None)
+        assert (plan["left"], plan["smallest_p"], plan["refusal"]) == (25, 0.0, None)
         assert {c["variant"] for c in plan["comparisons"]} == {"no-focused-attention", "no-noise-loss", "no-mi-loss"}
 
     def test_bad_input(self, refuses):

@@ -29,7 +29,7 @@ def exported(finished_run, tmp_path_factory):
     model = build_model(cell, data, inputs)
     load_weights(model, folder.cell(cell.id) / "model.safetensors")
     model.eval()
-    windows = data.windows("test")
+    windows = data.histories("test")
     parts = []
     for batch, rows in data.sequences.batches(windows, data.sequences.groups(windows, 64), data.task, supervise=False):
         with torch.inference_mode():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -15,12 +16,24 @@ from harness.data.config import DataConfig
 from harness.errors import InputError, Interrupted
 from harness.study.cells import Inputs
 from harness.study.design import load_study
-from harness.study.tune import SEED, Budget, Job, ValidationOnly, run_search, searches
+from harness.study.tune import (
+    SEED,
+    Budget,
+    Job,
+    ValidationOnly,
+    _ask,
+    _closed_ends,
+    first_trials,
+    run_search,
+    searches,
+)
 from harness.tasks.retrieval import Retrieval
 
 DATASET = "synthetic-sessions:users=60,items=30"
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 SEARCH = {v: {"training.learning_rate": RATE, "dim": {"choices": [8, 16]}} for v in ("ce", "bce")}
+OWN = {"training.learning_rate": 0.001, "dim": 8}
+"""The model's default and the study's ``common``."""
 
 
 @pytest.fixture
@@ -62,6 +75,8 @@ def test_every_search_has_the_same_trials_and_stays_in_its_space(job):
         run_search(job, search, never)
         trials = _trials(job, search)
         assert [trial["number"] for trial in trials] == list(range(7))
+        assert [trial["drawn"] for trial in trials] == ["own", "random", "random", "tpe", "tpe", "tpe", "tpe"]
+        assert trials[0]["params"] == OWN
         assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
         for trial in trials:
             assert RATE["low"] <= trial["params"]["training.learning_rate"] <= RATE["high"]
@@ -71,6 +86,154 @@ def test_every_search_has_the_same_trials_and_stays_in_its_space(job):
                 assert trial["value"] == max(value for _, value in trial["curve"])
         assert len({trial["params"]["training.learning_rate"] for trial in trials}) == 7
         assert not list(job.place.glob("*/trial-*"))
+
+
+def test_the_first_trial_has_what_the_study_sets_or_else_the_defaults(job):
+    spaces = {
+        "dim": [8, 16],
+        "layers": [1, 2],
+        "loss": ["ce", "bce"],
+        "dropout": [0.5, 0.9],
+        "training.batch_size": [128, 256],
+        "training.beta1": [0.8, 0.9],
+        "training.clip_norm": [None, 7.0],
+        "data.max_length": [3, 50],
+    }
+    raw = job().study.model_dump()
+    raw["search"] = {"bce": {key: {"choices": choices} for key, choices in spaces.items()}}
+    raw["datasets"] = {DATASET: {"layers": 2, "training.clip_norm": 7.0}}
+    raw["variants"]["bce"]["set"] |= {"data.max_length": 3}
+    raw["tuned"] = {DATASET: {"bce": {"dim": 16, "dropout": 0.9}}}
+    (search,) = searches(type(job().study).model_validate(raw), Inputs(None, job().cache))
+    assert search.own == {
+        "dim": 8,  # of common, not of what an earlier tuning found
+        "layers": 2,  # of the data set
+        "loss": "bce",  # of the variant
+        "dropout": 0.5,  # of the model
+        "training.batch_size": 128,  # of the model's training
+        "training.beta1": 0.9,  # of all training
+        "training.clip_norm": 7.0,
+        "data.max_length": 3,
+    }
+
+
+def test_what_is_found_is_no_worse_than_the_studys_own_setting(job):
+    """Where every other setting fails, the search ends with the study's own."""
+    job = job(trials=6, search=_spaces(job().study, **{"training.learning_rate": [0.001, 1e30]}))
+    search = _searches(job)[0]
+    run_search(job, search, never)
+    trials = _trials(job, search)
+    assert trials[0]["state"] == "complete"
+    assert {t["state"] == "failed" for t in trials if t["params"]["training.learning_rate"] == 1e30} == {True}
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"dim": {"choices": [16, 32]}}, 'dim, 8, is not in {"choices": [16, 32]}'),
+        ({"training.learning_rate": {"low": 0.01, "high": 0.1}}, '0.001, is not in {"low": 0.01, "high": 0.1}'),
+        ({"training.weight_decay": RATE}, "training.weight_decay, 0.0, is not in"),
+        ({"training.clip_norm": {"low": 1, "high": 2}}, "training.clip_norm, null, is not in"),
+        ({"dropout": {"low": 0, "high": 1}}, "dropout, 0.5, is not in"),
+    ],
+)
+def test_a_space_without_the_studys_own_setting_is_refused(job, space, said):
+    raw = job().study.model_dump() | {"search": {"ce": space}}
+    with pytest.raises(InputError) as refusal:
+        searches(type(job().study).model_validate(raw), Inputs(None, job().cache))
+    assert f"search of 'ce' on '{DATASET}': the study's own " in str(refusal.value)
+    assert said in str(refusal.value)
+    assert "widen the space" in str(refusal.value)
+
+
+def test_fewer_trials_are_random_than_there_are():
+    assert [first_trials(n) for n in (1, 2, 3, 4, 8, 19, 20, 100)] == [1, 1, 1, 2, 4, 9, 10, 10]
+    assert all(first_trials(n) < n for n in range(2, 50))
+
+
+def _past(search, study, trials, values):
+    """As many trials as there are values, None for one that failed."""
+    past = []
+    for number, value in enumerate(values):
+        state = "failed" if value is None else "complete"
+        params = _ask(study, search, past, trials).params
+        past.append({"number": number, "state": state, "value": value, "params": params, "curve": []})
+    return past
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_tpe_learns_from_the_values_and_random_draws_do_not(job, number):
+    study, search = job().study, _searches(job())[0]
+    rising, falling = ([sign * 0.1 * n for n in range(number)] for sign in (1, -1))
+    one, other = (_ask(study, search, _past(search, study, 8, v), 8).params for v in (rising, falling))
+    assert (one != other) == (number >= 4)
+    assert (one == OWN) == (number == 0)
+
+
+def test_trials_that_failed_do_not_prolong_the_random_start(job):
+    study, search = job().study, _searches(job())[0]
+    past = _past(search, study, 8, [None] * 7)
+    drawn = [_ask(study, search, past[:n], 8).params["training.learning_rate"] for n in range(8)]
+    assert len(set(drawn)) == 8
+    past[0] |= {"state": "complete", "value": 0.1}
+    informed = [_ask(study, search, past[:n], 8).params["training.learning_rate"] for n in range(8)]
+    assert informed[:4] == drawn[:4]
+    assert all(a != b for a, b in zip(informed[4:], drawn[4:], strict=True))
+
+
+@pytest.mark.parametrize("trials", [8, 20, 50])
+def test_random_draws_are_spread_evenly(job, trials):
+    study = job(search=_spaces(job().study, dim=[8, 16, 24])).study
+    raw = study.model_dump()
+    raw["search"]["ce"] |= {"training.learning_rate": RATE, "layers": {"low": 1, "high": 3}}
+    study = type(study).model_validate(raw)
+    (search,) = searches(study, Inputs(None, job().cache))
+    draws = [trial["params"] for trial in _past(search, study, trials, [0.1] * first_trials(trials))[1:]]
+    assert len(draws) == first_trials(trials) - 1 == (3 if trials == 8 else 9)
+    for key, values in (("dim", (8, 16, 24)), ("layers", (1, 2, 3))):
+        assert [sum(draw[key] == value for draw in draws) for value in values] == [len(draws) // 3] * 3
+    thirds = [int(math.log10(draw["training.learning_rate"]) + 4) for draw in draws]
+    assert sorted(thirds) == sorted([0, 1, 2] * (len(draws) // 3))
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.0, 1), (0.5, 4), (0.7, 6), (1.0, 8)])
+def test_nothing_is_pruned_before_its_share_of_the_epochs(job, share, first):
+    """Of eight epochs, in a search most of whose trials are hopeless: a rate of 1e-7 learns nothing."""
+    rates = {"low": 1e-7, "high": 1e-2, "log": True}
+    raw = job().study.model_dump() | {"search": {"ce": {"training.learning_rate": rates}}, "prune_after": share}
+    raw["budget"]["epochs"] = 8
+    base = job(trials=14)
+    job = Job(**{**base.__dict__, "study": type(base.study).model_validate(raw)})
+    search = _searches(job)[0]
+    run_search(job, search, never)
+    pruned = [trial["epochs"] for trial in _trials(job, search) if trial["state"] == "pruned"]
+    assert all(first <= epochs < 8 for epochs in pruned)
+    assert (min(pruned, default=8)) == first
+
+
+def test_ends_that_the_model_closes_are_known(job):
+    spaces = {
+        "dropout": {"low": 0.0, "high": 0.6},
+        "calibration": {"low": 0.0, "high": 1.0},
+        "training.learning_rate": RATE,
+        "training.weight_decay": {"choices": [0.01, 0.0, 0.001]},
+        "heads": {"choices": [1, 2, 4]},
+        "layers": {"low": 1, "high": 3},
+        "dim": {"low": 8, "high": 16},
+        "loss": {"choices": ["ce", "bce"]},
+    }
+    study = type(job().study).model_validate(job().study.model_dump() | {"search": {"ce": spaces}})
+    (search,) = searches(study, Inputs(None, job().cache))
+    assert {key: _closed_ends(study, search, key, space) for key, space in search.space.items()} == {
+        "dropout": ["low"],
+        "calibration": ["low", "high"],
+        "training.learning_rate": [],
+        "training.weight_decay": ["low"],
+        "heads": ["low"],
+        "layers": ["low"],
+        "dim": [],
+        "loss": [],
+    }
 
 
 def test_the_test_part_is_out_of_reach(job, monkeypatch):
@@ -93,7 +256,7 @@ def test_the_test_part_is_out_of_reach(job, monkeypatch):
 
 @pytest.mark.parametrize("after", [2, 9, 22])
 def test_an_interrupted_search_ends_as_one_that_was_not(job, tmp_path, after):
-    """An epoch is one batch and a trial four, and trials are pruned from the sixth on."""
+    """An epoch is one batch and a trial four, and trials are pruned from the sixth on; after two the first is cut."""
     calm = job()
     search = _searches(calm)[0]
     run_search(calm, search, never)
@@ -103,6 +266,7 @@ def test_an_interrupted_search_ends_as_one_that_was_not(job, tmp_path, after):
         run_search(rough, search, lambda: next(batches) >= after)
     run_search(rough, search, never)
     assert _timeless(_trials(rough, search)) == _timeless(_trials(calm, search))
+    assert [trial["params"] for trial in _trials(rough, search)].count(OWN) == 1
 
 
 def test_more_trials_go_on_from_those_there_are(job):
@@ -113,6 +277,7 @@ def test_more_trials_go_on_from_those_there_are(job):
     run_search(many, search, never)
     assert _trials(many, search)[:2] == before
     assert len(_trials(many, search)) == 4
+    assert [trial["drawn"] for trial in _trials(many, search)].count("own") == 1
 
 
 def test_the_cap_on_seconds_ends_a_search(job):
@@ -150,6 +315,7 @@ def test_another_design_is_another_search(job):
     wider = job(budget=job().study.budget.model_copy(update={"epochs": 5}))
     assert len(ids) == 2
     assert ids.isdisjoint(search.id for search in _searches(wider))
+    assert ids.isdisjoint(search.id for search in _searches(job(prune_after=0.25)))
     assert SEED not in job().study.seeds
 
 
@@ -168,19 +334,26 @@ class TestCommand:
         for entry in entries:
             best = max((t for t in entry["trials"] if t["state"] == "complete"), key=lambda t: t["value"])
             assert entry["best"] == best["params"]
+            assert entry["trials"][0]["params"] == OWN
+            assert entry["cap"] == {"trials": 3, "epochs": 4, "seconds": None, "first_pruning": 2}
             assert set(border_distance(entry, lower=False)) == {"training.learning_rate"}
             for cell in loaded.ids(DATASET, entry["variant"]):
                 card = loaded.cards[cell]
                 assert card["training"]["learning_rate"] == entry["best"]["training.learning_rate"]
                 assert card["config"]["dim"] == entry["best"]["dim"]
-        assert "| 3 |" in (run / "tables" / "tuning.md").read_text()
+        ledger = (run / "tables" / "tuning.md").read_text()
+        assert "| 3 |" in ledger
+        assert "Trial 1 is the study's own setting" in ledger
+        assert "(0), then TPE's choices (2); none was pruned before epoch 2 of 4" in ledger
         assert "†" not in (run / "tables" / "main.md").read_text()
         assert not call("plan", "--study", run / "tuned.yaml", "--out", "elsewhere").err
         assert json.loads(call("plan", "--study", run / "tuned.yaml", "--json").out)["left"] == 0
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-    def test_stopped_and_resumed(self, number, harness, start_harness, tunable, tmp_path):
+    @pytest.mark.parametrize(
+        ("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGKILL, 1)]
+    )
+    def test_stopped_and_resumed(self, number, times, harness, start_harness, tunable, tmp_path):
         words = ("tune", "--study", tunable, "--trials", "20", "--workers", "2", "--set", "budget.epochs=10")
         run = tmp_path / "out" / "rough"
         process = start_harness(*words, "--name", "rough")
@@ -189,9 +362,11 @@ class TestCommand:
             assert time.time() < end
             time.sleep(0.02)
         family = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, number)
+        for _ in range(times):
+            os.kill(process.pid, number)
+            time.sleep(0.1)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), errors
+        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), errors
         assert "Traceback" not in errors
         _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive
@@ -201,6 +376,9 @@ class TestCommand:
             assert done.returncode == 0, done.stderr
         rough, calm = (json.loads((run.parent / n / "tuning.json").read_text()) for n in ("rough", "calm"))
         assert [_timeless(e["trials"]) for e in rough] == [_timeless(e["trials"]) for e in calm]
+        for entry in rough:
+            assert [trial["drawn"] for trial in entry["trials"]] == ["own"] + ["random"] * 9 + ["tpe"] * 10
+            assert entry["trials"][0]["params"] == OWN
         assert (run / "tuned.yaml").read_bytes() == (run.parent / "calm" / "tuned.yaml").read_bytes()
 
     def test_bad_input(self, refuses, study_file, tunable):
@@ -216,17 +394,20 @@ class TestCommand:
         assert "decides what is measured" in line("--set", "search.ce={data.split: {choices: [temporal]}}")
         assert "low must be below high" in line("--set", "search.ce={dim: {low: 3, high: 2}}")
         assert "either {low, high} or {choices}" in line("--set", "search.ce={dim: {low: 3}}")
+        assert "the study's own dim, 8, is not in" in line("--set", "search.ce={dim: {choices: [16, 32]}}")
+        assert "prune_after" in line("--set", "prune_after=1.5")
         assert "unknown data set" in line("--dataset", "ml-100")
         assert "has no preset" in line("--preset", "papr")
         assert "holds no tuned.yaml" in refuses("run", "--study", tunable, "--tuned")
 
     def test_a_search_that_finds_nothing(self, call, refuses, job, tmp_path):
         rates = {"training.learning_rate": [1e30, 1e31]}
-        job = job(trials=2, search=_spaces(job().study, **rates))
+        common = job().study.common | {"training.learning_rate": 1e30}
+        job = job(trials=2, search=_spaces(job().study, **rates), common=common)
         job = Job(**{**job.__dict__, "place": tmp_path / "out" / "tiny" / "tuning"})
         run_search(job, _searches(job)[0], never)
-        words = ("--set", "search={ce: {training.learning_rate: {choices: [1e30, 1e31]}}}", "--trials", "2")
-        line = refuses("tune", "--study", tmp_path / "tiny.yaml", *words)
+        words = ("--set", "search={ce: {training.learning_rate: {choices: [1.0e+30, 1.0e+31]}}}", "--trials", "2")
+        line = refuses("tune", "--study", tmp_path / "tiny.yaml", "--set", "training.learning_rate=1.0e+30", *words)
         assert f"no trial of {DATASET} / ce was finished" in line
         assert "lower the learning rate" in line
 

@@ -35,7 +35,7 @@ class Waves(Recommender):
         """Of the token of an item (0 or 1) for any query after it."""
         return torch.sin(item * 0.7 * (head + 1) + layer + 0.4 * token)
 
-    def attention(self, batch):
+    def attention(self, batch, task):
         items = batch.items.repeat_interleave(2, 1).double()  # (B, 2L)
         token = (torch.arange(items.shape[1]) % 2).double()
         event = torch.arange(batch.items.shape[1]).repeat_interleave(2).expand(len(items), -1)

@@ -57,7 +57,9 @@ def test_gauc_equals_a_loop_over_users(users, ties):
             weight += own.sum()
             used += 1
     assert metrics.gauc(label, probability, user) == pytest.approx(total / weight, abs=1e-12)
-    assert metrics.gauc_users(label, user) == (used, len(np.unique(user)) - used)
+    rows = {"user": user, "action": ["like"] * len(user), "label": label, "probability": probability}
+    counted = metrics.summarise(rows)["like"]
+    assert (counted["gauc_users"], counted["gauc_skipped"]) == (used, len(np.unique(user)) - used)
 
 
 def test_calibration_error_equals_a_loop_over_bins():

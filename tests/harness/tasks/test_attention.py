@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.interleaved import Interleaved
+from harness.data.config import DataConfig
+from harness.data.datasets import load
+from harness.data.splits import make_split
 from harness.files import digest
+from harness.interface import Batch, Task
+from harness.tasks.action import ActionPrediction
 from harness.tasks.attention import attention_statistics
 from harness.tasks.examples import EVENTS, attention_examples
 from harness.tasks.relevance import Relevance
@@ -16,7 +22,7 @@ from harness.tasks.relevance import Relevance
 
 @pytest.fixture(scope="module")
 def histories(data):
-    windows = data.windows("test")
+    windows = data.histories("test")
     return [
         (data.log.item[s:e].tolist(), int(data.log.item[e]))
         for s, e in zip(windows.start, windows.end, strict=True)
@@ -69,6 +75,47 @@ def test_statistics_against_loops(data, waves, histories):
                 assert found[layer, head, name, place] == pytest.approx(total / count, abs=1e-9), (name, place)
 
 
+@pytest.fixture
+def labelled():
+    """Users with fewer and with more events than the window has, several of them in the test part."""
+    config = DataConfig(split="within-user")
+    log = load("synthetic-clusters:users=12,items=20,length=30", config)
+    return ActionPrediction(log, make_split(log, config), max_length=8, metrics=["bce"])
+
+
+@pytest.fixture
+def interleaved(labelled):
+    torch.manual_seed(0)
+    return Interleaved(Interleaved.Config(dim=16, layers=1, heads=2), labelled.schema()).eval()
+
+
+def test_actions_are_looked_at_once_per_user_where_the_last_one_is_predicted(labelled, interleaved):
+    table = attention_statistics(interleaved, labelled).to_pandas()
+    _, last = labelled.split.bounds("test")
+    assert set(table["users"]) == {len(last)}
+    recency = table[(table["statistic"] == "recency") & (table["head"] == 1)].set_index("bin")["value"]
+    expected = np.zeros(8)
+    for end in last:  # one user at a time, cut right after the item whose action is asked for
+        items, actions = torch.from_numpy(labelled.log.item[end - 8 : end]), labelled.log.actions[end - 8 : end]
+        batch = Batch(items[None], torch.tensor([8]), torch.zeros(1, dtype=torch.long))
+        batch.actions = torch.from_numpy(actions)[None].float()
+        seen = interleaved.attention(batch, Task.ACTION).maps[0][0, 1]
+        row = seen[14, :15].detach().double()  # the last item's token
+        assert row.sum() == pytest.approx(1)
+        by_event = np.append(row.numpy(), 0).reshape(8, 2).sum(1)
+        expected += by_event[::-1] / len(last)
+    assert recency.to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_attention_behind_an_action_does_not_hang_on_it(labelled, interleaved):
+    before = attention_statistics(interleaved, labelled)
+    _, last = labelled.split.bounds("test")
+    labelled.sequences.actions[torch.from_numpy(last - 1)] ^= 1
+    assert attention_statistics(interleaved, labelled).equals(before)
+    labelled.sequences.actions[torch.from_numpy(last - 2)] ^= 1
+    assert not attention_statistics(interleaved, labelled).equals(before)
+
+
 def test_deciles_hold_all_of_the_weight(data, waves):
     table = attention_statistics(waves, data).to_pandas()
     by_head = table.groupby(["statistic", "layer", "head"])["value"].sum()
@@ -77,7 +124,7 @@ def test_deciles_hold_all_of_the_weight(data, waves):
 
 
 def test_examples_are_the_last_events_of_users_chosen_by_hash(data, waves, histories):
-    windows = data.windows("test")
+    windows = data.histories("test")
     found = attention_examples(waves, data)
     assert json.loads(json.dumps(found)) == found
     longest = [row for row, (items, _) in enumerate(histories) if len(items) == 7]  # the window's length

@@ -137,7 +137,7 @@ def test_a_trained_model_is_audited_on_histories_that_hang_on_the_data_alone(dat
     assert len(wide.histories) == found["users"] == of_narrow["users"] == 20
     assert "recall@10" in found["constrained"]
     assert "recall@10" not in of_narrow["constrained"]
-    windows = data.windows("test")
+    windows = data.histories("test")
     asked = windows.take(np.flatnonzero(np.isin(windows.user, list(wide.histories))))
     for user, start, end in zip(asked.user, asked.start, asked.end, strict=True):
         assert wide.histories[user] == data.log.item[start:end].tolist()

@@ -38,7 +38,7 @@ def each(data, share, seed=3, size=11):
 
 @pytest.mark.parametrize("share", SHARES)
 def test_what_is_injected_where(data, share):
-    windows = data.windows("test")
+    windows = data.histories("test")
     added = []
     for row, items, replaced, alone in each(data, share):
         user, start, end = windows.user[row], windows.start[row], windows.end[row]
@@ -147,7 +147,7 @@ def test_attention_against_loops(data, waves):
 def test_lists_and_metrics_against_loops(data, kind, request):
     model = request.getfixturevalue(kind)
     table = noise_statistics(model, data, [0.3], seed=3)
-    windows = data.windows("test")
+    windows = data.histories("test")
     ranks = {(h, p): [] for h in ("injected", "real") for p in ("all", "unseen")}
     overlap, jaccard = ({p: [] for p in ("all", "unseen")} for _ in range(2))
     for row, items, _, alone in each(data, 0.3):
@@ -200,7 +200,7 @@ def test_a_model_without_attention_has_metrics_and_lists(data, waves, monkeypatc
 
 def test_dropped_events_are_counted(data, waves):
     found = numbers(noise_statistics(waves, data, [0.5], seed=0))[0.5]
-    lengths = data.windows("test").length
+    lengths = data.histories("test").length
     expected = np.where(2 * lengths > 7, 1 - np.minimum(lengths, 3) / lengths, 0)
     assert found["dropped"] == pytest.approx(expected.mean())
     assert found["events"] == pytest.approx(np.where(2 * lengths > 7, 4 / 7, 0.5).mean())

@@ -49,7 +49,7 @@ def test_only_the_training_part_counts(data):
 
 
 def test_histories_are_padded_with_minus_one(data):
-    windows = data.windows("test")
+    windows = data.histories("test")
     found = Relevance(data.log, data.split)(windows, 9)
     for row, (start, end) in enumerate(zip(windows.start, windows.end, strict=True)):
         target = np.full(end - start, data.log.item[end])
