@@ -350,9 +350,7 @@ class TestCommand:
         assert json.loads(call("plan", "--study", run / "tuned.yaml", "--json").out)["left"] == 0
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGKILL, 1)]
-    )
+    @pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGKILL, 1)])
     def test_stopped_and_resumed(self, number, times, harness, start_harness, tunable, tmp_path):
         words = ("tune", "--study", tunable, "--trials", "20", "--workers", "2", "--set", "budget.epochs=10")
         run = tmp_path / "out" / "rough"
