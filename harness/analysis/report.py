@@ -149,7 +149,10 @@ def pictures(run: Run) -> Iterator[Picture]:
         )
         yield Picture("critical-differences", "results", caption, figures.critical_differences(run))
     if tuned := load_tuning(run):
-        caption = f"Tuning: best validation {primary} so far against the number of trials."
+        caption = (
+            f"Tuning: validation {primary} of each trial at its best epoch (pruned trials hollow), and the best so "
+            "far. The dashed line is the study's own setting, where it was tried first. Each panel has its own scale."
+        )
         yield Picture("tuning", "tuning", caption, figures.tuning_curves(run, tuned))
     for dataset in run.datasets:
         suffix = f"-{as_file_name(dataset)}" if len(run.datasets) > 1 else ""
