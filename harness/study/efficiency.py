@@ -164,7 +164,7 @@ def run_efficiency(
     device: str = "cpu",
     threads: int = 1,
     accept_change: bool = False,
-    command: str = "",
+    command: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Measures what the study asks for and writes its design and its measurements into ``folder``.
