@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.errors import InputError, Interrupted
+from harness.errors import InputError, Interrupted, nearest
 from harness.printing import download_bars, print_json, print_plan, print_rows, print_tree, print_tuning
 
 if TYPE_CHECKING:
+    from harness.analysis.claims import Finding
     from harness.study.design import Study
 
 app = typer.Typer(
@@ -273,11 +273,22 @@ def claims(
     file: Annotated[Path | None, typer.Option("--claims", help="Another claims file than the one that ships.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the papers claim, and what the runs below --out say about it."""
-    from harness.analysis.claims import evaluate, ledger_table, load_claims, measurements_below, runs_below
+    """What the papers claim, and what the runs below --out say about it. Exits with 1 if a run had to be left out."""
+    from harness.analysis.claims import evaluate, load_claims, measurements_below, runs_below
 
     papers, known = load_claims(file)
-    findings = evaluate(known, runs_below(out), measurements_below(out))
+    damaged: list[InputError] = []
+    findings = evaluate(known, runs_below(out, known, damaged.append), measurements_below(out))
+    _print_claims(papers, findings, as_json)
+    for error in damaged:
+        _say(f"left out: {error}")
+    if damaged:
+        raise typer.Exit(FAILED)
+
+
+def _print_claims(papers: dict[str, dict[str, Any]], findings: list[Finding], as_json: bool) -> None:
+    from harness.analysis.claims import ledger_table
+
     if as_json:
         shown = [asdict(finding) | {"claim": finding.claim.model_dump(mode="json")} for finding in findings]
         print_json(shown)
@@ -330,7 +341,7 @@ def score(
         if study is None:
             raise InputError("--variant needs --study: the study to whose run the predictions are added")
         folder = _existing_run(study, preset, name, out)
-        scored = scoring.add_to_run(predictions, RunFolder(folder), dataset, variant, seed, label, inputs)
+        scored = scoring.add_to_run(predictions, RunFolder(folder), dataset, variant, seed, label, inputs, _command())
     else:
         folder = out / _run_name("", "default", name or predictions.stem)
         declared = None if study is None else _study(study, preset, None, None, None)
@@ -611,9 +622,16 @@ def _existing(folder: Path, file: str, mend: str) -> Path:
 
 
 def _existing_run(study: str, preset: str, name: str | None, out: Path) -> Path:
-    named = name is None and preset == "default" and re.fullmatch(r"[\w.-]+", study)
-    if named and (out / study / "study.yaml").is_file():
-        return out / study
+    """The folder of a run that a study's name, a study file or the run's own name stands for."""
+    from harness.study.design import study_files
+
+    if name is None and preset == "default" and Path(study).name == study and not study.endswith((".yaml", ".yml")):
+        if study not in {"", ".."} and (out / study / "study.yaml").is_file():
+            return out / study
+        studies = study_files()
+        if study not in studies:
+            known = [*studies, *(path.parent.name for path in out.glob("*/study.yaml"))]
+            raise InputError(f"unknown study '{study}', and no run of that name in {out}; {nearest(study, known)}")
     return _existing(_folder(study, preset, name, out), "study.yaml", NO_RUN).parent
 
 

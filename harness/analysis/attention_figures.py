@@ -84,7 +84,7 @@ def _profiles(run: Run, dataset: str, name: str, label: str) -> Figure | None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.axhline(0, color=GREY, linewidth=0.6)
         axes[0].set_ylabel("Mean over users, layers, heads")
-        _legend(figure, axes[0])
+        _legend(figure)
     return figure
 
 
@@ -129,7 +129,9 @@ def entropy_by_head(run: Run, dataset: str) -> Figure | None:
                     axis.set_xlabel("Head")
                 heads = np.unique(chosen["head"])
                 axis.set_xticks(heads, [str(head + 1) for head in heads])
-        _legend(figure, axes[0, 0])
+                if len(heads):
+                    axis.set_xlim(heads.min() - 0.5, heads.max() + 0.5)
+        _legend(figure)
     return figure
 
 

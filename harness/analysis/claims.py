@@ -18,8 +18,8 @@ their order). Verdicts, each per data set:
 - without ``by``: *supported* or *contradicted* where the study's test over seeds (the paired t-test unless it says
   otherwise) finds a difference in the claimed or in the other direction (Holm's correction over all such tests of a
   run), *contradicted* too where the two are equivalent within the study's margin, else *undecided*;
-- with ``by``: *supported* where the 95 % interval of the relative difference excludes zero on the claimed side and
-  reaches the claimed size, *contradicted* where all of it falls short of that size, else *undecided*;
+- with ``by``: *supported* where the whole 95 % interval of the relative difference reaches the claimed size,
+  *contradicted* where the whole interval falls short of it, else *undecided*;
 - sweep: *supported* where the best inner level is better than both ends, *contradicted* where an end is better than
   every inner level (Holm's correction over these tests), else *undecided*;
 - the seconds of a training step (``quantity: step_seconds``, a study of task "efficiency", with ``by``): as with ``by``
@@ -30,7 +30,7 @@ their order). Verdicts, each per data set:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -103,34 +103,53 @@ def load_claims(path: str | Path | None = None) -> tuple[dict[str, dict[str, Any
     """Papers and claims of ``path``; without one, those that ship.
 
     Raises:
-        InputError: no such file, no YAML, an unknown key or paper, an id that stands twice.
+        InputError: no such file, no YAML, no papers or claims, an unknown key or paper, an id that stands twice.
     """
     path = Path(str(resources.files("studies") / "claims.yaml")) if path is None else Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a claims file") from None
+    except OSError as error:  # a folder, for one
+        raise InputError(f"{path} can't be read ({error.strerror}); give the path of a claims file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no valid YAML ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(raw, dict) or set(raw) != {"papers", "claims"}:
         raise InputError(f"{path} needs the two keys 'papers' and 'claims'")
+    if not isinstance(raw["claims"], list):
+        raise InputError(f"{path}: 'claims' is a list, one entry per claim; found {raw['claims']!r}")
+    papers = raw["papers"]
+    if not isinstance(papers, dict) or not all(isinstance(paper, dict) for paper in papers.values()):
+        raise InputError(f"{path}: 'papers' maps keys to what is known of a paper, as in {{fair: {{title: FAIR}}}}")
     claims = [parse(Claim, entry, f"{path}, claim {number}") for number, entry in enumerate(raw["claims"], start=1)]
     seen: set[str] = set()
     for claim in claims:
         if claim.id in seen:
             raise InputError(f"{path}: two claims are called '{claim.id}'; rename one")
-        if claim.paper not in raw["papers"]:
+        if claim.paper not in papers:
             raise InputError(f"{path}: claim '{claim.id}' names the paper '{claim.paper}', which is not among 'papers'")
         seen.add(claim.id)
-    return raw["papers"], claims
+    return papers, claims
 
 
-def runs_below(results: str | Path) -> list[Run]:
-    """The runs in a results folder that have a finished cell, by name. Smoke runs prove nothing and are left out."""
-    runs = []
+def runs_below(results: str | Path, claims: Iterable[Claim], damaged: Callable[[InputError], None]) -> list[Run]:
+    """The runs in a results folder that have a finished cell, by name. Smoke runs prove nothing and are left out.
+
+    So is a run whose files can't be used for ``claims``: what is wrong with them goes to ``damaged``.
+    """
+    claims, runs = list(claims), []
     for path in sorted(Path(results).glob("*/study.yaml")):
-        if not path.parent.name.endswith("-smoke") and any((path.parent / "cells").glob("*/cell.json")):
-            runs.append(load_run(path.parent))
+        if path.parent.name.endswith("-smoke") or not any((path.parent / "cells").glob("*/cell.json")):
+            continue
+        try:
+            run = load_run(path.parent)
+            claims_for(run, claims)  # the files of cells are read only now
+        except InputError as error:
+            if str(path.parent) not in str(error):  # it is the claim that is off
+                raise
+            damaged(error)
+        else:
+            runs.append(run)
     return runs
 
 

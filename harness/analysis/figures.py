@@ -55,7 +55,7 @@ def learning_curves(run: Run) -> Figure:
             for axis in axes[row]:
                 axis.set_xlabel("Epoch")
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(figure, axes[0, 0])
+        _legend(figure)
     return figure
 
 
@@ -162,7 +162,7 @@ def accuracy_against_cost(run: Run) -> Figure:
             axis.set_title(dataset)
         for axis in axes[::columns]:
             axis.set_ylabel(metric_label(run.primary))
-        _legend(figure, axes[0])
+        _legend(figure)
     return figure
 
 
@@ -237,7 +237,7 @@ def calibration(run: Run, dataset: str, bins: int = 10) -> Figure:
             axis.set_title(action)
         for axis in axes[::columns]:
             axis.set_ylabel("Share with the action")
-        _legend(figure, axes[0])
+        _legend(figure)
     return figure
 
 
@@ -274,7 +274,7 @@ def efficiency_curves(table: pd.DataFrame, quantities: dict[str, str]) -> Figure
             axis.set_title(title if len(dims) == 1 else f"{title}, width {dim}")
         for axis in axes[max(0, len(panels) - columns) : len(panels)]:
             axis.set_xlabel("Sequence length (events)")
-        _legend(figure, axes[0])
+        _legend(figure)
     return figure
 
 
@@ -335,7 +335,7 @@ def training_time(table: pd.DataFrame, parts: dict[str, str], control: str) -> F
                 axis.set_ylabel(f"Width {dim}")
         axes[0, 0].set_xlim(left=0)
         figure.supxlabel(f"Time of a training step relative to {control}", fontsize=8)
-        _legend(figure, axes[0, 0])
+        _legend(figure)
     return figure
 
 
@@ -464,12 +464,17 @@ def _over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray,
     return epoch, values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(epoch))
 
 
-def _legend(figure: Figure, axis: Axes) -> None:
-    """One legend above all panels, with the entries of ``axis``, in as few rows as fit."""
-    handles, labels = axis.get_legend_handles_labels()
-    if labels:
-        columns = max(1, min(len(labels), 105 // (max(map(len, labels)) + 8)))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+def _legend(figure: Figure) -> None:
+    """One legend above all panels, with the entries of all of them, in as few rows as fit."""
+    entries: dict[str, Any] = {}
+    for axis in sorted(
+        figure.axes, key=lambda axis: -len(axis.get_legend_handles_labels()[1])
+    ):  # the fullest orders them
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        columns = max(1, min(len(entries), 105 // (max(map(len, entries)) + 8)))
+        figure.legend(entries.values(), entries, loc="outside upper left", ncols=columns)
 
 
 def _ticks(numbers: np.ndarray) -> np.ndarray:

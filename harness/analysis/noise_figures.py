@@ -74,7 +74,7 @@ def _figure(run: Run, dataset: str, keys: tuple[str, ...]) -> Figure | None:
         axes[0, 0].set_ylabel("Mean over seeds")
         if others:
             axes[1, 0].set_ylabel(f"Difference to {run.label(run.control)}")
-        _legend(figure, axes[0, 0])
+        _legend(figure)
     return figure
 
 

@@ -8,8 +8,8 @@ A file holds, per user, the items that the system ranked: all of the catalogue, 
 ``.trec``, ``.run``         TREC run, no header: ``user Q0 item rank score tag``; the scores count, not the ranks
 =========================== ===================================================================================
 
-Where both ``score`` and ``rank`` stand, the scores count, as in trec_eval. Equal scores rank by ascending item number,
-as everywhere in the harness.
+Where both ``score`` and ``rank`` stand, the scores count, as in trec_eval. Equal scores rank in one shuffled order of
+the catalogue, as everywhere in the harness.
 """
 
 from __future__ import annotations

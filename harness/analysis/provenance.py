@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.analysis.rows import CANDIDATES, Run
 
-__all__ = ["count", "provenance"]
+__all__ = ["count", "incomplete", "provenance"]
 
 
 def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[
     seeds = sorted(run.cells["seed"].unique())
     data = run.study.get("data") or {}
     split = f"Split: {data['split']}. " if "split" in data else ""
-    notes.append(f"{split}Seeds: {_ranges(seeds)}.{_short(run, datasets, rows)}")
+    notes.append(f"{split}Seeds: {_ranges(seeds)}.{incomplete(run, datasets, rows)}")
     prints = [
         f"{dataset} {str(cells['log'].iloc[0])[:8]} / {str(cells['split'].iloc[0])[:8]}"
         for dataset, cells in done.groupby("dataset", sort=False)
@@ -33,15 +33,15 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def _short(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
-    """A sentence on lines with fewer seeds than the design has; empty where all are there."""
-    short = []
+def incomplete(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
+    """A sentence on lines with fewer seeds than the run has; empty where all are there."""
+    short, seeds = [], run.cells["seed"].nunique()
     for (dataset, variant), cells in run.cells.groupby(["dataset", "variant"], sort=False):
         if dataset not in datasets or variant not in rows:
             continue
         there = cells[cells["state"] == "finished"]["seed"]
-        if len(there) < len(cells):
-            short.append(f"{run.label(variant)} on {dataset} {len(there)} of {len(cells)}")
+        if len(there) < seeds:
+            short.append(f"{run.label(variant)} on {dataset} {len(there)} of {seeds}")
     return f" Incomplete: {'; '.join(short)}." if short else ""
 
 

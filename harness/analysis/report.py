@@ -22,7 +22,7 @@ from harness.analysis.claims import claims_for, ledger_table, load_claims
 from harness.analysis.comparisons import against_control
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
-from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
+from harness.analysis.rows import Run, load_run, lower_is_better, metric_label, read_outside
 from harness.analysis.statistics import CORRECTIONS, MINIMUM_BLOCKS, Comparison
 from harness.analysis.study_tables import study_tables
 from harness.analysis.style import save, style
@@ -134,7 +134,8 @@ def pictures(run: Run) -> Iterator[Picture]:
         f"stands at the validation nearest to the mean of the chosen epochs (best validation {primary}). Losses with "
         "different terms have different scales."
     )
-    yield Picture("learning-curves", "training", caption, figures.learning_curves(run))
+    if any(len(run.history(cell)) for cell in run.finished["id"]):
+        yield Picture("learning-curves", "training", caption, figures.learning_curves(run))
     if len(run.variants) > 1:
         caption = (
             f"Accuracy against cost: test {primary}, mean and one standard deviation over seeds, and training seconds, "
@@ -154,6 +155,12 @@ def pictures(run: Run) -> Iterator[Picture]:
             "far. The dashed line is the study's own setting, where it was tried first. Each panel has its own scale."
         )
         yield Picture("tuning", "tuning", caption, figures.tuning_curves(run, tuned))
+    hidden = "; its own action is hidden, so a token or a pooling of it has no weight" if run.task == "action" else ""
+    further = (
+        " Further maps of a model, such as a pooling, count as layers behind the others."
+        if run.task == "action"
+        else ""
+    )
     for dataset in run.datasets:
         suffix = f"-{as_file_name(dataset)}" if len(run.datasets) > 1 else ""
         where = f" on {dataset}" if len(run.datasets) > 1 else ""
@@ -176,9 +183,9 @@ def pictures(run: Run) -> Iterator[Picture]:
             ),
             (
                 f"attention-recency{suffix}",
-                f"Where attention goes{where}: weight of the last event of each test history on the events before it, "
-                "mean over users, layers and heads, band of one standard deviation over seeds. Left: signed weight, "
-                "which may cancel or be negative. Right: share of the absolute weight.",
+                f"Where attention goes{where}: weight of the last event of each test history on itself (0) and on the "
+                f"events before it{hidden}, mean over users, layers and heads, band of one standard deviation over "
+                "seeds. Left: signed weight, which may cancel or be negative. Right: share of the absolute weight.",
                 attention_figures.recency,
             ),
             (
@@ -194,7 +201,7 @@ def pictures(run: Run) -> Iterator[Picture]:
                 f"attention-entropy{suffix}",
                 f"How focused each head is{where}: entropy of its absolute weights relative to the log of the number "
                 "of visible tokens (1 = uniform, 0 = a single token), and the share of weight that is negative. Mean "
-                "over users, bars of one standard deviation over seeds.",
+                f"over users, bars of one standard deviation over seeds.{further}",
                 attention_figures.entropy_by_head,
             ),
             (
@@ -325,8 +332,14 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
         unfinished=run.cells[run.cells["state"] != "finished"].to_dict("records"),
         environment=_environment(run),
         fingerprints=_fingerprints(run),
-        command=run.summary.get("command", ""),
+        command="\n".join(_commands(run)),
     )
+
+
+def _commands(run: Run) -> list[str]:
+    """What was typed: the run, and what added predictions of other systems to it."""
+    outside = read_outside(run.path, ())["cells"]
+    return [run.summary.get("command", ""), *(cell["command"] for cell in outside if "command" in cell)]
 
 
 def efficiency_page(found: Efficiency, tables: list[Table], drawn: list[Picture]) -> str:
@@ -396,8 +409,7 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(card.get("versions", {}).items())),
         "device": str(hardware.get("device", "")),
-        "processor": f"{hardware.get('cpu', '')}, {hardware.get('cores', '?')} cores, "
-        f"{hardware.get('threads', '?')} used",
+        "processor": f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['threads']} used" if hardware else "",
         "memory": f"{memory / 2**30:.1f} GiB" if memory else "",
         "commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}" if git else "",
     }

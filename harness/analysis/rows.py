@@ -21,7 +21,7 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.files import read_json
 
-__all__ = ["CANDIDATES", "OUTSIDE", "Run", "load_run", "lower_is_better", "metric_label"]
+__all__ = ["CANDIDATES", "OUTSIDE", "Run", "load_run", "lower_is_better", "metric_label", "read_outside"]
 
 CANDIDATES = {
     "unseen": "items of the user's history are removed from the candidates",
@@ -341,7 +341,7 @@ def load_run(path: str | Path) -> Run:
             data set made from different logs or splits.
     """
     path = Path(path)
-    study = _with_outside(_study(path / "study.yaml"), path / OUTSIDE)
+    study = _with_outside(_study(path / "study.yaml"), path)
     summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     lines, cards = [], {}
     for entry in study["cells"]:
@@ -374,15 +374,30 @@ def _study(path: Path) -> dict[str, Any]:
     return study
 
 
-def _with_outside(study: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The design with the variants that :mod:`harness.study.score` added to its run; they stand in every table."""
+def read_outside(run: Path, own: Iterable[str]) -> dict[str, Any]:
+    """The variants and cells that :mod:`harness.study.score` added to a run whose own variants are ``own``.
+
+    Raises:
+        InputError: the file is damaged, or one of its variants has the name of one of ``own``.
+    """
+    path = run / OUTSIDE
     if not path.exists():
-        return study
+        return {"variants": {}, "cells": []}
     outside = read_json(path)
-    own = study.get("variants") or {}
+    if not isinstance(outside, dict) or {"variants", "cells"} - set(outside):
+        raise InputError(f"{path} lacks 'variants' or 'cells'; restore it from a copy")
     both = [variant for variant in outside["variants"] if variant in own]
     if both:
         raise InputError(f"{path}: '{both[0]}' is a variant of the study too; rename one of the two")
+    return outside
+
+
+def _with_outside(study: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The design with the variants that were added to its run; they stand in every table."""
+    own = study.get("variants") or {}
+    outside = read_outside(run, own)
+    if not outside["variants"]:
+        return study
     chosen = {name: dict(choice or {}) for name, choice in (study.get("tables") or {}).items()}
     for choice in chosen.values():
         if choice.get("rows"):

@@ -14,7 +14,7 @@ import numpy as np
 from harness.analysis.comparisons import against_control, over_users_and_seeds
 from harness.analysis.decoding_tables import decoding_table
 from harness.analysis.noise import noise_tables
-from harness.analysis.provenance import count, provenance
+from harness.analysis.provenance import count, incomplete, provenance
 from harness.analysis.published import load_published, published_folder, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
@@ -94,22 +94,40 @@ def results_table(
     else:
         heads = [Column(m, titles[m]) for m in columns]
         lines = [Line(v, run.label(v), tuple(cells[d, m][v] for m in columns), d) for d in datasets for v in rows]
+    references = [run.label(v) for v in rows if v not in run.contenders]
     data = f" Data: {datasets[0]}." if len(datasets) == 1 else ""
     caption = f"{_title(run)}{data} Test part, mean ± standard deviation over seeds; best in bold, second underlined."
     if tested:
         marked = any(entry.mark for column in cells.values() for entry in column.values())
         metric, control = metric_label(run.primary), run.label(run.control)
-        caption += f" Δ %: {metric} relative to {control}."
+        caption += f" Δ %: {metric} relative to {control}"
+        caption += ", over the seeds that both have." if incomplete(run, datasets, rows) else "."
     if any(c.p is not None for c in tested.values()):
         corrected = CORRECTIONS[run.correction]
         caption += (
-            (f" *: {metric} differs from {control}'s" if marked else f" No {metric} differs from {control}'s")
+            (
+                f" *: {metric} differs from {control}'s"
+                if marked
+                else f" No {'tested ' if references else ''}{metric} differs from {control}'s"
+            )
             + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
             + f"{count(_family_size(tested), 'comparison')})."
         )
-    notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns))
+    if references and run.control is not None:
+        caption += f" For orientation, not tested: {', '.join(references)}."
+    notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns), *_outside(run, datasets, rows))
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), notes, label)
+
+
+def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """What a reader must know of predictions that another system made."""
+    return [
+        f"{run.label(cell.variant)}{f' on {cell.dataset}' if len(datasets) > 1 else ''}, seed {cell.seed}: {note}."
+        for cell in run.finished.itertuples()
+        if cell.dataset in datasets and cell.variant in rows
+        for note in (note.rstrip(".") for note in run.cards[cell.id].get("notes", ()))
+    ]
 
 
 def differences_table(run: Run) -> Table:
@@ -249,11 +267,12 @@ def candidates_table(run: Run) -> Table:
             for d in run.datasets
             for v in run.variants
         ]
+    trained = any(card.get("training") for card in run.cards.values())
+    chosen = f"; the epoch was chosen on validation with it {'kept' if run.candidates == 'all' else 'removed'}"
     caption = (
         f"{metric_label(run.primary)} under both candidate protocols{'' if grouped else ' on ' + run.datasets[0]}: the "
-        "user's history removed from the candidates, or kept; the epoch was chosen on validation with it "
-        f"{'kept' if run.candidates == 'all' else 'removed'}. Mean ± standard deviation over seeds; best in "
-        "bold, second underlined."
+        f"user's history removed from the candidates, or kept{chosen if trained else ''}. Mean ± standard deviation "
+        "over seeds; best in bold, second underlined."
     )
     notes = provenance(run, run.datasets, run.variants)[1:]
     return Table("candidates", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-candidates")

@@ -12,7 +12,8 @@
 ``drawn`` is "own" (the study's own setting), "random" or "tpe"; ``state`` is "complete", "pruned" or "failed";
 ``value`` is the primary metric on validation, null where there is none. ``closed`` names the ends of a space beyond
 which the model takes no value. Ledgers that were written before lack ``drawn``, ``closed`` and ``first_pruning``.
-A variant of a tuned data set that has no entry was not tuned: it had no trial.
+A variant of a tuned data set that has no entry was not tuned: it had no trial. The ledger tells of a run's cells only
+where they were trained with what it found; it need not be so, for a run may leave ``--tuned`` out, or be tuned again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.rows import Run, lower_is_better, metric_label
+from harness.analysis.rows import OUTSIDE, Run, lower_is_better, metric_label
 from harness.analysis.tables import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
@@ -55,21 +56,68 @@ def equal_budgets(entries: list[dict[str, Any]]) -> bool:
 
 
 def mark_unequal(run: Run, entries: list[dict[str, Any]], table: Table) -> Table:
-    """The table with a mark on each variant that was tuned with fewer trials than another, and a note that says so."""
-    trials = {(e["dataset"], e["variant"]): len(e["trials"]) for e in entries}
-    usual = {d: max((n for (dataset, _), n in trials.items() if dataset == d), default=0) for d in run.datasets}
-    lines, short = [], []
+    """The table with a mark on each variant that was tuned with fewer trials than another, and a note that says so.
+
+    References, which nothing is tested against, have none. Another note names the variants whose budget is unknown.
+    """
+    trials = {(d, v): _trials_behind(run, entries, d, v) for d in run.datasets for v in run.contenders}
+    usual = {d: max((n or 0 for (dataset, _), n in trials.items() if dataset == d), default=0) for d in run.datasets}
+    lines, short, unknown = [], [], []
     for line in table.lines:
         there = [line.group] if line.group else run.datasets
-        fewer = [d for d in there if trials.get((d, line.key), 0) < usual[d]]
+        found = {d: trials[d, line.key] for d in there if usual[d] and (d, line.key) in trials}
+        fewer = {d: n for d, n in found.items() if n is not None and n < usual[d]}
         lines.append(replace(line, label=f"{line.label} {MARK}") if fewer else line)
-        for d in fewer:
-            where = f" on {d}" if len(run.datasets) > 1 else ""
-            short.append(f"{line.label}{where} {trials.get((d, line.key), 0)} of {usual[d]}")
-    if not short:
-        return table
-    note = f"{MARK}: tuned with fewer trials than others ({'; '.join(short)}); the comparison is not fair."
-    return replace(table, lines=tuple(lines), notes=(*table.notes, note))
+        where = {d: f"{line.label} on {d}" if len(run.datasets) > 1 else line.label for d in found}
+        short += [f"{where[d]} {n} of {usual[d]}" for d, n in fewer.items()]
+        unknown += [where[d] for d, n in found.items() if n is None]
+    notes = list(table.notes)
+    if short:
+        notes.append(f"{MARK}: tuned with fewer trials than others ({'; '.join(short)}); the comparison is not fair.")
+    if unknown:
+        notes.append(f"With how many trials these were tuned is unknown: {'; '.join(unknown)}.")
+    return replace(table, lines=tuple(lines), notes=tuple(notes))
+
+
+def _trials_behind(run: Run, entries: list[dict[str, Any]], dataset: str, variant: str) -> int | None:
+    """How many trials the settings of a variant's cells come from; None where the ledger does not tell."""
+    for entry in entries:
+        if (entry["dataset"], entry["variant"]) == (dataset, variant):
+            return len(entry["trials"]) if _was_used(run, entry) else None
+    outside = run.path / OUTSIDE
+    if _tuned(run, dataset, variant) or (outside.exists() and variant in read_json(outside)["variants"]):
+        return None
+    return 0
+
+
+def _tuned(run: Run, dataset: str, variant: str) -> dict[str, Any]:
+    """The settings that the run's design took from a tuning."""
+    return ((run.study.get("tuned") or {}).get(dataset) or {}).get(variant) or {}
+
+
+def _was_used(run: Run, entry: dict[str, Any]) -> bool:
+    """Whether the run's cells are trained with the best settings of a search: by the design, or else by their cards."""
+    best = _best(entry, lower_is_better(run.primary))
+    if best is None:
+        return False
+    cells = run.ids(entry["dataset"], entry["variant"])
+    return _tuned(run, entry["dataset"], entry["variant"]) == best["params"] or (
+        bool(cells) and all(_has(run.cards[cell], best["params"]) for cell in cells)
+    )
+
+
+def _has(card: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a cell was trained with these settings."""
+    for key, value in settings.items():
+        names = key.split(".")
+        found = card if len(names) > 1 and names[0] in ("training", "data", "items") else card.get("config")
+        for name in names:
+            if not isinstance(found, dict) or name not in found:
+                return False
+            found = found[name]
+        if found != value:
+            return False
+    return True
 
 
 def border_distance(entry: dict[str, Any], lower: bool) -> dict[str, float]:
@@ -111,15 +159,35 @@ def _how_it_started(entries: list[dict[str, Any]]) -> str:
         return ""
     random = _between(sum(trial["drawn"] == "random" for trial in entry["trials"]) for entry in entries)
     tpe = _between(sum(trial["drawn"] == "tpe" for trial in entry["trials"]) for entry in entries)
-    cap = entries[0]["cap"]
-    pruning = (
-        f"none was pruned before epoch {cap['first_pruning']} of {cap['epochs']}"
-        if cap["first_pruning"] < cap["epochs"]
-        else "none was pruned for its values"
+    others = (
+        f"then come random draws, spread evenly over the space ({random}), then TPE's choices ({tpe})"
+        if all(map(_is_in_order, entries))
+        else f"of the others some are random draws ({random}) and some TPE's choices ({tpe}), in no fixed order"
     )
+    first = dict.fromkeys((entry["cap"]["first_pruning"], entry["cap"]["epochs"]) for entry in entries)
+    before = ", or ".join(f"{epoch} of {epochs}" for epoch, epochs in first)
+    never = all(epoch >= epochs for epoch, epochs in first)
     return (
-        f" Trial 1 is the study's own setting (own: it was the best); then come random draws, spread evenly over "
-        f"the space ({random}), then TPE's choices ({tpe}); {pruning}. A limit of the model itself is no border."
+        f" Trial 1 is the study's own setting (own: it was the best); {others}; none was pruned for its values"
+        f"{'' if never else f' before epoch {before}'}. A limit of the model itself is no border."
+    )
+
+
+def _is_in_order(entry: dict[str, Any]) -> bool:
+    """Whether TPE chose no trial before a random one, as it did where the search was given more trials later."""
+    order = [("own", "random", "tpe").index(trial["drawn"]) for trial in entry["trials"]]
+    return order == sorted(order)
+
+
+def _what_time_cut(entries: list[dict[str, Any]]) -> str:
+    """What the caption says of a cap of seconds; empty where there was none."""
+    caps = sorted({seconds for entry in entries if (seconds := entry.get("cap", {}).get("seconds")) is not None})
+    if not caps:
+        return ""
+    which = "A search" if all(entry.get("cap", {}).get("seconds") is not None for entry in entries) else "Some searches"
+    return (
+        f" {which} ended with the epoch in which {', or '.join(f'{seconds:g}' for seconds in caps)} seconds were "
+        "spent, if it had not before; a trial that this cut counts as pruned."
     )
 
 
@@ -132,23 +200,30 @@ def _between(counts: Iterable[int]) -> str:
 def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
     """Trials, epochs, seconds and the border of each search; unequal budgets are marked."""
     lower = lower_is_better(run.primary)
-    usual = max((len(e["trials"]) for e in entries), default=0)
     starts = _how_it_started(entries)
-    lines = []
+    compared = [entry for entry in entries if entry["variant"] not in (run.study.get("references") or ())]
+    usual: dict[str, int] = {}
+    for entry in compared:
+        usual[entry["dataset"]] = max(len(entry["trials"]), usual.get(entry["dataset"], 0))
+    any_failed = any(trial["state"] == "failed" for entry in entries for trial in entry["trials"])
+    lines, other = [], []
     for entry in entries:
         trials = entry["trials"]
         best = _best(entry, lower)
         distances = border_distance(entry, lower)
         nearest = min(distances, key=distances.get) if distances else None
         pruned = sum(t["state"] == "pruned" for t in trials)
+        failed = sum(t["state"] == "failed" for t in trials)
         epochs = sum(t.get("epochs") or 0 for t in trials)
         seconds = sum(t.get("seconds") or 0.0 for t in trials)
         own = own_trial(entry) if starts else None
         own_value = None if own is None else own["value"]
         is_own = best is not None and best is own
+        fewer = entry in compared and len(trials) < usual[entry["dataset"]]
         entries_ = (
-            Entry(str(len(trials)), len(trials), mark=MARK if len(trials) != usual else ""),
+            Entry(str(len(trials)), len(trials), mark=MARK if fewer else ""),
             Entry(str(pruned), pruned),
+            *([Entry(str(failed), failed)] if any_failed else []),
             Entry(str(epochs), epochs),
             Entry(fixed(seconds, 0), seconds),
             *([Entry(fixed(own_value, 4), own_value)] if starts else []),
@@ -162,10 +237,14 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
                 nearest and distances[nearest],
             ),
         )
-        lines.append(Line(entry["variant"], run.label(entry["variant"]), entries_, entry["dataset"]))
+        label = run.label(entry["variant"])
+        lines.append(Line(entry["variant"], label, entries_, entry["dataset"]))
+        if best is not None and run.ids(entry["dataset"], entry["variant"]) and not _was_used(run, entry):
+            other.append(f"The cells of {label} on {entry['dataset']} were not trained with these settings.")
     heads = (
         Column("trials", "Trials"),
         Column("pruned", "Pruned"),
+        *([Column("failed", "Failed")] if any_failed else []),
         Column("epochs", "Epochs"),
         Column("seconds", "Seconds"),
         *([Column("own", f"Own {metric_label(run.primary)}")] if starts else []),
@@ -176,9 +255,10 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
     caption = (
         f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the best "
         "point lies to the border of its space (0: on it, 0.5: in the middle), for the parameter that is nearest."
-        f"{starts}"
+        f"{starts}{_what_time_cut(entries)}"
     )
-    notes = () if equal_budgets(entries) else (f"{MARK}: fewer trials than others; the comparison is not fair.",)
+    mark = f"{MARK}: fewer trials than others; the comparison of what was found is not fair."
+    notes = (*(() if equal_budgets(compared) else (mark,)), *other)
     return Table("tuning", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-tuning")
 
 

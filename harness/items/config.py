@@ -36,7 +36,7 @@ def _by_kind(*kinds: type[Settings]) -> BeforeValidator:
         if not isinstance(value, dict):
             raise ValueError(f"expected keys and values such as {{kind: {next(iter(named))}}}")
         name = value.get("kind", next(iter(named)))
-        if name not in named:
+        if not isinstance(name, str) or name not in named:
             raise ValueError(f"unknown kind '{name}'; {nearest(str(name), named)}")
         try:
             return parse(named[name], value, f"kind '{name}'")

@@ -23,7 +23,7 @@ from harness.training_config import TrainingConfig
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes
 
-__all__ = ["FORMAT", "MEASURED", "Arm", "Cell", "Inputs", "make_arm", "make_cells", "resolved"]
+__all__ = ["FORMAT", "MEASURED", "Arm", "Cell", "Inputs", "check_needs", "make_arm", "make_cells", "resolved"]
 
 FORMAT = 1
 """Of a cell directory; raised when an old cell can no longer be read."""
@@ -113,7 +113,7 @@ def make_cells(study: Study, inputs: Inputs) -> list[Cell]:
         for variant in study.variants:
             arm = arms[dataset, variant]
             log, split = inputs.split(dataset, arm.data)
-            _check_needs(arm, log)
+            check_needs(arm, log)
             splits[split.fingerprint] = variant
             if len(splits) > 1:
                 first, second = list(splits.values())[:2]
@@ -193,9 +193,9 @@ def make_arm(study: Study, dataset: str, variant: str) -> Arm:
     for key, value in {**shared, **declared.set, **tuned}.items():
         part, _, rest = key.partition(".")
         if rest and part in other:
-            _put(other[part], rest.split("."), value)
+            _put(other[part], rest.split("."), value, f"{where}: '{key}'")
         elif rest:
-            _put(own, key.split("."), value)
+            _put(own, key.split("."), value, f"{where}: '{key}'")
         else:
             own[key] = value
     data = merged(study.data.model_dump(), other["data"])
@@ -211,13 +211,16 @@ def make_arm(study: Study, dataset: str, variant: str) -> Arm:
     )
 
 
-def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+def _put(values: dict[str, Any], path: list[str], value: Any, where: str) -> None:
     for part in path[:-1]:
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{where} can't be set where '{part}' is {values!r}, no mapping; drop one of the two")
     values[path[-1]] = value
 
 
-def _check_needs(arm: Arm, log: EventLog) -> None:
+def check_needs(arm: Arm, log: EventLog) -> None:
+    """Raises InputError where the data lack what an arm needs, or its settings don't fit the data."""
     needs = arm.model.needs_with(arm.config)
     if needs.actions and not log.action_names:
         raise InputError(

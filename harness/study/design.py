@@ -24,6 +24,7 @@ __all__ = [
     "Space",
     "Study",
     "Variant",
+    "checked_names",
     "load_efficiency",
     "load_study",
     "measures_efficiency",
@@ -40,6 +41,8 @@ OWN_TABLES = (
 """Names of tables that the analysis writes by itself."""
 EFFICIENCY = "efficiency"
 """The task of studies that measure speed."""
+DOTTED = {"common": 1, "datasets": 2, "search": 2, "tuned": 3, "variants": 3}
+"""Key of a study file -> how many names lead from there to settings, whose own names may hold dots."""
 
 
 class Variant(Settings):
@@ -175,9 +178,13 @@ class Study(Settings):
         if isinstance(value, str):
             value = [value]
         if isinstance(value, (list, tuple)):
+            if not all(isinstance(name, str) for name in value):
+                raise ValueError("a list of data sets holds their names alone, as in [ml-100k, amazon-beauty]")
             value = {name: {} for name in value}
         if not value:
             raise ValueError("name at least one data set")
+        if not isinstance(value, dict):
+            raise ValueError("data sets are a list of names, or a mapping from a name to settings")
         return {name: settings or {} for name, settings in value.items()}
 
     @field_validator("tables", mode="before")
@@ -192,14 +199,15 @@ class Study(Settings):
             if value < 1:
                 raise ValueError("a study needs at least one seed")
             return tuple(range(value))
-        if not value or len(set(value)) != len(value) or any(not isinstance(s, int) or s < 0 for s in value):
+        listed = isinstance(value, (list, tuple)) and all(type(seed) is int and seed >= 0 for seed in value)
+        if not value or not listed or len(set(value)) != len(value):
             raise ValueError("seeds are a number of them, or a list of different whole numbers from 0 on")
         return tuple(value)
 
     @field_validator("variants")
     @classmethod
     def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
-        return _checked_names(value)
+        return checked_names(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -296,7 +304,7 @@ class EfficiencyStudy(Settings):
     @field_validator("variants")
     @classmethod
     def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
-        return _checked_names(value)
+        return checked_names(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> EfficiencyStudy:
@@ -310,10 +318,11 @@ class EfficiencyStudy(Settings):
         return self.variants[variant].label or variant
 
 
-def _checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
+def checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
+    """Raises ValueError where a key of ``variants`` is no variant's name."""
     for name in variants:
         if not name or "/" in name or name != name.strip():
-            raise ValueError(f"'{name}' can't name a variant")
+            raise ValueError(f"'{name}' can't name a variant; choose a name without '/' and without spaces around it")
     return variants
 
 
@@ -381,24 +390,51 @@ def _changed(name: str, preset: str, settings: tuple[str, ...], kind: type[Setti
     raw = _read(name)
     where = f"study '{name}'"
     presets = raw.pop("presets", None) or {}
+    if not isinstance(presets, dict) or not all(isinstance(found, dict | None) for found in presets.values()):
+        raise InputError(f"{where}: 'presets' maps names to changes of the file, as in {{smoke: {{seeds: 2}}}}")
+    presets = {str(key): changes or {} for key, changes in presets.items()}
     if preset != "default" and preset not in presets:
         raise InputError(f"{where} has no preset '{preset}'; {nearest(preset, [*presets, 'default'])}")
-    raw = merged(raw, presets.get(preset) or {})
+    changes = presets.get(preset, {})
+    new = [variant for variant, found in _mapping(changes, "variants").items() if found is not None]
+    declared = {str(variant) for variant in (*_mapping(raw, "variants"), *new)}
+    raw = merged(raw, changes)
     for setting in settings:
         _apply(raw, setting, kind)
-    if isinstance(raw.get("variants"), dict):  # null takes away what the file itself declares
-        raw["variants"] = {name: variant for name, variant in raw["variants"].items() if variant is not None}
+    _leave_out(raw, declared, where)
     return raw, where
+
+
+def _mapping(raw: dict[str, Any], key: str) -> dict[Any, Any]:
+    """What the file has under ``key``; empty where that is no mapping, which is for :func:`parse` to refuse."""
+    return raw[key] if isinstance(raw.get(key), dict) else {}
+
+
+def _leave_out(raw: dict[str, Any], declared: set[str], where: str) -> None:
+    """Takes variants that were set to null out of the study, wherever it names them; not where one is the control."""
+    null = [variant for variant, found in _mapping(raw, "variants").items() if found is None]
+    for variant in null:
+        if str(variant) not in declared:
+            raise InputError(f"{where} has no variant '{variant}' to leave out; {nearest(str(variant), declared)}")
+        for choice in (raw["variants"], _mapping(raw, "search"), *_mapping(raw, "tuned").values()):
+            if isinstance(choice, dict):
+                choice.pop(variant, None)
+    if isinstance(raw.get("references"), list):
+        raw["references"] = [variant for variant in raw["references"] if variant not in null]
+    for name, choice in list(_mapping(raw, "tables").items()):
+        if isinstance(choice, dict) and isinstance(choice.get("rows"), list) and choice["rows"]:
+            choice["rows"] = [variant for variant in choice["rows"] if variant not in null]
+            if not choice["rows"]:  # which would stand for all variants
+                del raw["tables"][name]
 
 
 def _narrow(raw: dict[str, Any], datasets: tuple[str, ...]) -> None:
     """Takes out of tables and tuned settings what speaks of data sets that the command line left out."""
-    tables, tuned = raw.get("tables"), raw.get("tuned")
-    for choice in tables.values() if isinstance(tables, dict) else ():
+    for choice in _mapping(raw, "tables").values():
         if isinstance(choice, dict):
             choice.pop("datasets", None)
-    if isinstance(tuned, dict):
-        raw["tuned"] = {dataset: settings for dataset, settings in tuned.items() if dataset in datasets}
+    for dataset in [dataset for dataset in _mapping(raw, "tuned") if dataset not in datasets]:
+        del raw["tuned"][dataset]
 
 
 def study_name(name: str) -> str:
@@ -456,19 +492,20 @@ def _apply(raw: dict[str, Any], setting: str, kind: type[Settings]) -> None:
     except yaml.YAMLError:
         raise InputError(f"--set {setting}: the value is no valid YAML") from None
     if parts[0] not in kind.model_fields:
-        raw["common"] = {**(raw.get("common") or {}), ".".join(parts): value}
-        return
+        parts = ["common", *parts]
+    depth = DOTTED.get(parts[0], len(parts))
+    outer, behind = parts[:depth], parts[depth:]
+    if parts[0] == "search" and len(behind) > 1 and behind[-1] in Space.model_fields:
+        outer, behind = [*outer, ".".join(behind[:-1])], behind[-1:]
+    *outer, last = [*outer, ".".join(behind)] if behind else outer
     place = raw
-    for depth, part in enumerate(parts[:-1], start=1):
+    for depth, part in enumerate(outer, start=1):
         if place.get(part) is None:
             place[part] = {}
         if not isinstance(place[part], dict):
-            raise InputError(f"--set {setting}: '{'.'.join(parts[:depth])}' holds no keys")
+            raise InputError(f"--set {setting}: '{'.'.join(outer[:depth])}' holds no keys")
         place = place[part]
-        if part in {"set", "common"}:  # from here on a dotted name is one key
-            place[".".join(parts[depth:])] = value
-            return
-    place[parts[-1]] = value
+    place[last] = value
 
 
 def _parse_seeds(text: str) -> int | list[int]:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.rows import read_outside
 from harness.errors import InputError, Interrupted
 from harness.fidelity import card
 from harness.files import writing
@@ -85,6 +86,7 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
         folder.path.mkdir(parents=True, exist_ok=True)
     if folder.design.exists() and not settings.accept_change:
         _check_unchanged(folder, study)
+    read_outside(folder.path, study.variants)  # refuses a name that predictions from outside have in this folder
     inputs = Inputs(settings.data_root, settings.cache, display.say)
     cells = make_cells(study, inputs)
     fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}

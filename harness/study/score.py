@@ -17,16 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.analysis.predictions import Outside, Truth, rank_predictions
-from harness.analysis.rows import OUTSIDE, load_run
+from harness.analysis.rows import OUTSIDE, load_run, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.errors import InputError, nearest
-from harness.files import digest, file_digest, read_json, whole_file, write_json, write_text, writing
+from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
 from harness.provenance import git_state, versions
 from harness.settings import from_pairs, parse
 from harness.study.cells import FORMAT, Inputs, make_arm
-from harness.study.design import Study, Variant
+from harness.study.design import Study, Variant, checked_names
 from harness.study.folder import RunFolder
 from harness.tasks.ranking_metrics import per_user
 
@@ -95,24 +95,39 @@ def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inpu
 
 
 def add_to_run(
-    predictions: Path, folder: RunFolder, dataset: str, variant: str, seed: int, label: str | None, inputs: Inputs
+    predictions: Path,
+    folder: RunFolder,
+    dataset: str,
+    variant: str,
+    seed: int,
+    label: str | None,
+    inputs: Inputs,
+    command: str,
 ) -> Scored:
     """A variant beside those of the run in ``folder``, or another seed of one that was added before.
 
+    ``command`` is what a reader gives to have the cell again.
+
     Raises:
-        InputError: see :func:`harness.analysis.predictions.rank_predictions`; the run is of another task, has no such
-            data set or seed, was made from other data, or has such a variant or cell already.
+        InputError: see :func:`harness.analysis.predictions.rank_predictions`; ``variant`` can't name one; the run is
+            of another task, has no such data set or seed, was made from other data, or has such a variant or cell
+            already.
     """
     study, _ = folder.read_design()
     run = load_run(folder.path)
     _check_study(study, dataset)
+    added = Variant(model=MODEL, label=label)
+    try:
+        checked_names({variant: added})
+    except ValueError as error:
+        raise InputError(f"--variant: {error}") from None
     if variant in study.variants:
         raise InputError(f"'{variant}' is a variant of the study itself; give the predictions another --variant")
     if seed not in study.seeds:
         known = ", ".join(map(str, study.seeds))
         raise InputError(f"seed {seed} is none of the run's seeds ({known}), so nothing could be paired with it")
     path = folder.path / OUTSIDE
-    outside = read_json(path) if path.exists() else {"variants": {}, "cells": []}
+    outside = read_outside(folder.path, study.variants)
     for cell in outside["cells"]:
         if (cell["dataset"], cell["variant"], cell["seed"]) == (dataset, variant, seed):
             raise InputError(f"{path} has predictions of '{variant}' for seed {seed}; give another --variant or --seed")
@@ -123,10 +138,11 @@ def add_to_run(
     ranked = rank_predictions(predictions, truth_of(log, split))
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     if label is not None or variant not in outside["variants"]:
-        outside["variants"][variant] = Variant(model=MODEL, label=label).model_dump(mode="json")
+        outside["variants"][variant] = added.model_dump(mode="json")
     names = list(outside["variants"])
     outside["cells"] = sorted(
-        [*outside["cells"], entry], key=lambda cell: (names.index(cell["variant"]), cell["dataset"], cell["seed"])
+        [*outside["cells"], entry | {"command": command}],
+        key=lambda cell: (names.index(cell["variant"]), cell["dataset"], cell["seed"]),
     )
     write_json(path, outside)
     return scored

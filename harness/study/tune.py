@@ -50,8 +50,8 @@ from harness.data.splits import Split
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import digest, read_json, write_json, write_text, writing
 from harness.provenance import git_state, versions
-from harness.study.cells import Arm, Cell, Inputs, make_arm, make_cells, resolved
-from harness.study.design import Space, Study
+from harness.study.cells import Arm, Cell, Inputs, check_needs, make_arm, make_cells, resolved
+from harness.study.design import Space, Study, load_study
 from harness.study.folder import RunFolder
 from harness.study.run_cell import build_model, task_data
 from harness.training import CHECKPOINT, fit
@@ -128,6 +128,9 @@ def tune(
 ) -> list[dict[str, Any]]:
     """Searches, or goes on with searches that were interrupted; writes ``tuning.json`` and ``tuned.yaml``.
 
+    Both keep what an earlier call found for variants and data sets of the same design that are not searched now, so
+    that data sets can be tuned one by one.
+
     Returns the entries of ``tuning.json`` (see :mod:`harness.analysis.tuning`).
 
     Raises:
@@ -143,8 +146,9 @@ def tune(
         job = Job(study, place, budget, data_root, cache, device, threads)
         _work(job, found, workers, say)
         entries = [_entry(search, study, budget, _trials(place / search.id)[: budget.trials]) for search in found]
-    write_json(folder.path / LEDGER, entries)
-    _write_tuned(folder.path / TUNED, study, entries)
+        study, entries = _with_earlier(folder.path, study, entries, say)
+        write_json(folder.path / LEDGER, entries)
+        _write_tuned(folder.path / TUNED, study, entries)
     return entries
 
 
@@ -312,6 +316,7 @@ class _Trial:
         try:
             tried = _with(study, search.dataset, search.variant, self.optuna.params)
             arm = make_arm(tried, search.dataset, search.variant)
+            check_needs(arm, self.inputs.log(search.dataset, arm.data))
             cell = Cell(f"{search.id}-{self.number}", search.dataset, arm, SEED, {})
             data = task_data(study, cell, self.inputs, self.job.device)
             model = build_model(cell, data, self.inputs)
@@ -541,6 +546,51 @@ def _closed_ends(study: Study, search: Search, key: str, space: Space) -> list[s
         return True
 
     return [end for end, values in beyond.items() if not any(map(is_taken, values))]
+
+
+def _with_earlier(
+    folder: Path, study: Study, entries: list[dict[str, Any]], say: Callable[[str], None]
+) -> tuple[Study, list[dict[str, Any]]]:
+    """The study with the data sets, and the entries with those, of earlier searches that still hold."""
+    if not ((folder / LEDGER).exists() and (folder / TUNED).exists()):
+        return study, entries
+    try:
+        earlier, known = load_study(str(folder / TUNED)), read_json(folder / LEDGER)
+    except InputError as error:
+        say(f"nothing is kept of earlier searches: {error}")
+        return study, entries
+    wider = study.model_copy(update={"datasets": {**earlier.datasets, **study.datasets}})
+    searched = {(entry["dataset"], entry["variant"]) for entry in entries}
+    kept = []
+    for entry in known:
+        dataset, variant = entry["dataset"], entry["variant"]
+        if (dataset, variant) in searched:
+            continue
+        if _is_same_design(earlier, wider, dataset, variant):
+            kept.append(entry)
+        else:
+            say(f"the earlier search of {dataset} / {variant} is left out: it was of another design")
+    if not kept:
+        return study, entries
+    there = {*study.datasets, *(entry["dataset"] for entry in kept)}
+    if there != set(study.datasets):
+        study = study.model_copy(update={"datasets": {d: own for d, own in wider.datasets.items() if d in there}})
+    order = {pair: i for i, pair in enumerate(product(study.datasets, dict.fromkeys([*study.search, *study.variants])))}
+    return study, sorted([*kept, *entries], key=lambda entry: order[entry["dataset"], entry["variant"]])
+
+
+def _is_same_design(one: Study, other: Study, dataset: str, variant: str) -> bool:
+    """Whether two studies declare a variant on a data set, and mean the same untuned training by it."""
+    found = []
+    for study in (one, other):
+        if dataset not in study.datasets or variant not in study.variants:
+            return False
+        untuned = study.model_copy(update={"tuned": {}})
+        try:
+            found.append(resolved(untuned, dataset, make_arm(untuned, dataset, variant)))
+        except InputError:
+            return False
+    return found[0] == found[1]
 
 
 def _write_tuned(path: Path, study: Study, entries: list[dict[str, Any]]) -> None:

@@ -102,7 +102,7 @@ def _statistics(
     index = back[:, None].expand_as(row)
     empty = torch.zeros(*row.shape[:2], bins, dtype=torch.float64, device=row.device)
     entropy = -(share * share.clamp_min(SMALLEST).log()).sum(-1)
-    visible = seen.sum(-1).double()[:, None]
+    visible = (row != 0).any(1).sum(-1).double()[:, None]  # what a mask hides has no weight in any head
     found = {
         "recency": empty.scatter_add(2, index, row).sum(0),
         "recency_abs": empty.scatter_add(2, index, share).sum(0),

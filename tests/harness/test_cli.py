@@ -102,6 +102,20 @@ class TestVerify:
         assert (code, "write its report first" in err) == (2, True)
         assert call("verify", "--study", "ablations")[0] == 2
 
+    def test_by_the_name_of_its_folder(self, call, run):
+        run.rename(run.parent / "two losses +1")
+        assert call("verify", "--study", "two losses +1")[0] == 0
+        assert call("trace", "--study", "two losses +1", "main", "ce", "ndcg@10")[0] == 0
+
+    def test_neither_a_study_nor_a_run(self, call, run):
+        code, _, err = call("verify", "--study", "tinny")
+        assert code == 2
+        assert err == "error: unknown study 'tinny', and no run of that name in out; did you mean 'tiny'?\n"
+        assert "unknown study '..', and no run" in call("report", "--study", "..")[2]
+        (run.parent / "tiny.yaml").mkdir()
+        shutil.copy(run / "study.yaml", run.parent / "tiny.yaml")  # a name in .yaml is a file, here or nowhere
+        assert "there is no study file tiny.yaml" in call("verify", "--study", "tiny.yaml")[2]
+
 
 class TestTrace:
     def test_a_number_leads_to_its_cells(self, call, run):
@@ -152,6 +166,26 @@ class TestClaims:
     def test_no_such_file(self, call):
         code, _, err = call("claims", "--claims", "none.yaml")
         assert (code, "does not exist" in err) == (2, True)
+        code, _, err = call("claims", "--claims", ".")
+        assert (code, err.count("\n"), "give the path of a claims file" in err) == (2, 1, True)
+
+    @pytest.mark.parametrize("damaged", ["study.yaml", "rows.parquet"])
+    def test_a_damaged_run_is_left_out_and_said(self, call, run, tmp_path, damaged):
+        shutil.copytree(run, run.parent / "whole")
+        for path in [run / damaged, *run.glob(f"cells/*/{damaged}")]:
+            path.write_text("{")
+        claim = "id: c, paper: p, claim: CE helps., study: tiny, arm: ce, than: bce, expect: higher"
+        (tmp_path / "mine.yaml").write_text(f"papers: {{p: {{}}}}\nclaims: [{{{claim}, quantity: ndcg@10}}]\n")
+        code, out, err = call("claims", "--claims", "mine.yaml", "--json")
+        assert code == 1
+        assert [finding["run"] for finding in json.loads(out)] == ["tiny"]
+        assert (err.count("\n"), err.startswith("left out: "), "out/tiny/" in err) == (1, True, True)
+
+    def test_a_claim_that_is_off_damages_no_run(self, call, run, tmp_path):
+        claim = "id: c, paper: p, claim: CE helps., study: tiny, arm: ce, than: bce, expect: higher"
+        (tmp_path / "mine.yaml").write_text(f"papers: {{p: {{}}}}\nclaims: [{{{claim}, quantity: ndgc@10}}]\n")
+        code, _, err = call("claims", "--claims", "mine.yaml")
+        assert (code, "unknown metric 'ndgc@10'" in err, "left out" in err) == (2, True, False)
 
 
 class TestItemsReport:

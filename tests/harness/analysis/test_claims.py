@@ -120,7 +120,7 @@ def test_a_claim_that_no_run_tests_stands_there_once(run_dir, run):
 def test_smoke_runs_prove_nothing(tmp_path):
     write_run(tmp_path / "ablations", users=20, seeds=2, attention=False)
     write_run(tmp_path / "ablations-smoke", users=20, seeds=2, attention=False)
-    assert [run.path.name for run in runs_below(tmp_path)] == ["ablations"]
+    assert [run.path.name for run in runs_below(tmp_path, [], pytest.fail)] == ["ablations"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,11 @@ def test_smoke_runs_prove_nothing(tmp_path):
         ("papers: {}\nclaims: [{id: a, paper: p, claim: x, study: s, quantity: q, sweep: true}]", "not among 'papers'"),
         ("papers: {p: {}}\nclaims: [{id: a, paper: p, claim: x, study: s, quantity: q}]", "needs either arm"),
         ("papers: [", "no valid YAML"),
+        ("papers: {}\nclaims: null", "'claims' is a list"),
+        ("papers: {}\nclaims: {a: b}", "'claims' is a list"),
+        ("papers: {p: null}\nclaims: []", "'papers' maps keys"),
+        ("papers: [p]\nclaims: []", "'papers' maps keys"),
+        ("papers: null\nclaims: []", "'papers' maps keys"),
     ],
 )
 def test_a_ledger_that_is_off_is_one_line(tmp_path, text, message):

@@ -38,7 +38,8 @@ def folder(tmp_path):
         for variant, seconds in SECONDS.items()
     ]  # fmt: skip
     record = {
-        "study": study, "command": "harness run --study efficiency", "versions": {"harness": "0.1", "torch": "2"}, "git": None,
+        "study": study, "command": "harness run --study efficiency", "git": None,
+        "versions": {"harness": "0.1", "torch": "2"},
         "hardware": {"cpu": "a chip", "cores": 4, "threads": 1, "device": "cpu", "memory_bytes": None},
         "measurements": measurements,
     }  # fmt: skip

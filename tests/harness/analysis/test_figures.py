@@ -131,3 +131,13 @@ def test_code_usage_draws_what_it_is_given():
     assert [bar.get_height() for bar in left.patches] == pytest.approx([1.0, 0.75, 0.8, 0.7])
     assert [bar.get_height() for bar in right.patches] == [3, 2]
     assert [label.get_text() for label in right.get_xticklabels()] == ["1", "2"]
+
+
+def test_the_legend_names_what_any_panel_shows(wide_dir):
+    run = load_run(wide_dir)
+    first = run.datasets[0]
+    kept = ~((run.cells["dataset"] == first) & (run.cells["variant"] == run.control))
+    partial = copy.copy(run)
+    partial.cells = run.cells[kept]
+    (legend,) = figures.learning_curves(partial).legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted(run.label(v) for v in run.variants)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import yaml
 
 from harness.analysis import figures
-from harness.analysis.rows import load_run
+from harness.analysis.rows import OUTSIDE, load_run
 from harness.analysis.study_tables import study_tables
 from harness.analysis.style import png
 from harness.analysis.tables import render
@@ -26,8 +28,23 @@ def _entry(variant, values, rates=None):
     return {"dataset": "ml-100k", "variant": variant, "space": space, "trials": trials}
 
 
+def _found(entries):
+    """What the design of a run has under ``tuned`` that was trained with what these searches found."""
+    tuned = {}
+    for entry in entries:
+        done = [trial for trial in entry["trials"] if trial["value"] is not None]
+        best = max(done, key=lambda trial: trial["value"])["params"]
+        tuned.setdefault(entry["dataset"], {})[entry["variant"]] = best
+    return tuned
+
+
+def _tuned(run, entries, **study):
+    return replace(run, study=run.study | {"tuned": _found(entries)} | study)
+
+
 def test_ledger_counts_and_marks_unequal_budgets(run):
     entries = [_entry("fair", [0.1, None, 0.3]), _entry("no-mi-loss", [0.2, 0.1])]
+    run = _tuned(run, entries)
     assert not equal_budgets(entries)
     table = ledger_table(run, entries)
     first, second = ({c.key: e for c, e in zip(table.columns, x.entries, strict=True)} for x in table.lines)
@@ -37,6 +54,47 @@ def test_ledger_counts_and_marks_unequal_budgets(run):
     assert "not fair" in table.notes[0]
     assert equal_budgets(entries[:1])
     assert ledger_table(run, entries[:1]).notes == ()
+    elsewhere = ledger_table(run, [entries[0], entries[1] | {"dataset": "beauty"}])
+    assert [_columns(elsewhere, line)["trials"].mark for line in elsewhere.lines] == ["", ""]
+    assert ledger_table(_tuned(run, entries, references=["no-mi-loss"]), entries).notes == ()
+
+
+def test_ledger_counts_failed_trials_where_there_are_any(run):
+    entries = [_entry("fair", [0.1, None, 0.3]), _entry("no-mi-loss", [0.2, 0.1, 0.1])]
+    assert "failed" not in [column.key for column in ledger_table(run, entries).columns]
+    entries[0]["trials"][1]["state"] = "failed"
+    table = ledger_table(run, entries)
+    first, second = (_columns(table, line) for line in table.lines)
+    assert (first["pruned"].value, first["failed"].value, second["failed"].value) == (0, 1, 0)
+
+
+def test_ledger_says_which_cells_were_not_trained_with_what_was_found(run):
+    entries = [_entry("fair", [0.1, 0.3]), _entry("no-mi-loss", [0.2, 0.1])]
+    said = {e["variant"]: f"The cells of {run.label(e['variant'])} on ml-100k were not trained with these settings."
+            for e in entries}  # fmt: skip
+    assert ledger_table(_tuned(run, entries), entries).notes == ()
+    assert ledger_table(run, entries).notes == (said["fair"], said["no-mi-loss"])
+    later = [_entry("fair", [0.1, 0.3], rates=[1e-2, 1e-3]), entries[1]]
+    assert ledger_table(_tuned(run, entries), later).notes == (said["fair"],)
+    unfinished = replace(run, cells=run.cells.assign(state="missing"))
+    assert ledger_table(unfinished, entries).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ({"dim": 64, "training.learning_rate": 0.001, "data.max_length": 50}, True),
+        ({"dim": 64, "training.learning_rate": 0.002}, False),
+        ({"dim": 64, "training.stride": None}, False),
+        ({"learning_rate": 0.001}, False),
+    ],
+)
+def test_cells_of_an_untuned_run_may_have_the_settings_all_the_same(run, settings, known):
+    """Where the study's own setting was the best, say: then their cards hold them."""
+    entry = _entry("fair", [0.1])
+    entry["trials"][0]["params"] = settings
+    entry["space"] = {}
+    assert (ledger_table(run, [entry]).notes == ()) == known
 
 
 def _with_own(entry, first_pruning=6):
@@ -57,10 +115,32 @@ def test_ledger_says_where_the_studys_own_setting_was_the_best(run):
     assert (first["own"].value, first["best"].value, first["best_trial"].text) == (0.1, 0.3, "3")
     assert (second["own"].value, second["best"].value, second["best_trial"].text) == (0.2, 0.2, "1 (own)")
     assert "Trial 1 is the study's own setting (own: it was the best)" in table.caption
-    assert "random draws, spread evenly over the space (1), then TPE's choices (2); none was pruned" in table.caption
-    assert "before epoch 6 of 12" in table.caption
+    assert "then come random draws, spread evenly over the space (1), then TPE's choices (2); " in table.caption
+    assert "none was pruned for its values before epoch 6 of 12." in table.caption
+    assert "seconds" not in table.caption
     never = ledger_table(run, [_with_own(entries[0], first_pruning=12)])
-    assert "none was pruned for its values" in never.caption
+    assert "none was pruned for its values. " in never.caption
+    entries[1]["cap"] = {"trials": 4, "epochs": 20, "first_pruning": 10}
+    assert "for its values before epoch 6 of 12, or 10 of 20." in ledger_table(run, entries).caption
+
+
+def test_ledger_names_the_cap_of_seconds(run):
+    entries = [_with_own(_entry("fair", [0.1, None])), _with_own(_entry("no-mi-loss", [0.2, 0.1]))]
+    entries[0]["cap"]["seconds"] = 90.0
+    assert "Some searches ended with the epoch in which 90 seconds were spent" in ledger_table(run, entries).caption
+    entries[1]["cap"]["seconds"] = 600
+    caption = ledger_table(run, entries).caption
+    assert "A search ended with the epoch in which 90, or 600 seconds were spent, if it had not before" in caption
+    assert "a trial that this cut counts as pruned" in caption
+
+
+def test_ledger_claims_no_order_of_a_search_that_was_given_more_trials_later(run):
+    entries = [_with_own(_entry("fair", [0.1, 0.2, 0.3, 0.2])), _with_own(_entry("no-mi-loss", [0.2, 0.1, 0.2, 0.1]))]
+    entries[0]["trials"][3]["drawn"] = "random"
+    caption = ledger_table(run, entries).caption
+    assert "some are random draws (1 to 2) and some TPE's choices (1 to 2), in no fixed order; none was" in caption
+    assert "then" not in caption
+    assert "evenly" not in caption
 
 
 def test_ledger_of_unequal_searches_gives_the_range_of_its_counts(run):
@@ -186,10 +266,20 @@ def test_loading(own_run):
         load_tuning(load_run(own_run))
 
 
+def _write(folder, entries, **study):
+    """Puts a ledger into a run folder, and its best settings, or something else, into the design there."""
+    (folder / "tuning.json").write_text(json.dumps(entries))
+    design = yaml.safe_load((folder / "study.yaml").read_text())
+    (folder / "study.yaml").write_text(yaml.safe_dump(design | {"tuned": _found(entries)} | study, sort_keys=False))
+
+
+def _tables(folder):
+    return {table.name: table for table in study_tables(load_run(folder))}
+
+
 def test_tables_that_mix_unequal_budgets_carry_a_mark(own_run):
-    fair, other = _entry("fair", [0.1, 0.2, 0.3]), _entry("no-mi-loss", [0.2])
-    (own_run / "tuning.json").write_text(json.dumps([fair, other]))
-    tables = {table.name: table for table in study_tables(load_run(own_run))}
+    _write(own_run, [_entry("fair", [0.1, 0.2, 0.3]), _entry("no-mi-loss", [0.2])])
+    tables = _tables(own_run)
     for name in ("main", "differences", "candidates"):
         labels = {line.key: line.label for line in tables[name].lines}
         assert labels["no-mi-loss"] == "w/o MI loss †"
@@ -202,6 +292,45 @@ def test_tables_that_mix_unequal_budgets_carry_a_mark(own_run):
 
 
 def test_tables_of_equal_budgets_carry_none(own_run):
+    _write(own_run, [_entry(variant, [0.1, 0.2]) for variant in load_run(own_run).variants])
+    assert not any("†" in render(table, "md") for table in _tables(own_run).values())
+
+
+def test_references_carry_no_mark(own_run):
     variants = load_run(own_run).variants
-    (own_run / "tuning.json").write_text(json.dumps([_entry(variant, [0.1, 0.2]) for variant in variants]))
-    assert not any("†" in render(table, "md") for table in study_tables(load_run(own_run)))
+    assert variants[-1] == "no-mi-loss"
+    _write(own_run, [_entry(variant, [0.1, 0.2]) for variant in variants[:-1]])
+    assert "w/o MI loss †" in render(_tables(own_run)["main"], "md")
+    _write(own_run, [_entry(variant, [0.1, 0.2]) for variant in variants[:-1]], references=["no-mi-loss"])
+    for table in _tables(own_run).values():
+        assert "†" not in render(table, "md")
+        assert not any("trials" in note for note in table.notes)
+
+
+def test_of_outside_variants_the_budget_is_unknown(own_run):
+    """They are no part of the study, so its ledger can't know."""
+    _write(own_run, [_entry(variant, [0.1, 0.2]) for variant in load_run(own_run).variants[:-1]])
+    path = own_run / "study.yaml"
+    design = yaml.safe_load(path.read_text())
+    added = {"variants": {"no-mi-loss": design["variants"].pop("no-mi-loss")}}
+    added["cells"] = [cell for cell in design["cells"] if cell["variant"] == "no-mi-loss"]
+    design["cells"] = [cell for cell in design["cells"] if cell["variant"] != "no-mi-loss"]
+    path.write_text(yaml.safe_dump(design, sort_keys=False))
+    (own_run / OUTSIDE).write_text(json.dumps(added))
+    main = _tables(own_run)["main"]
+    assert "†" not in render(main, "md")
+    assert main.notes[-1] == "With how many trials these were tuned is unknown: w/o MI loss."
+
+
+def test_cells_that_the_ledger_does_not_tell_of_carry_no_mark(own_run):
+    variants = load_run(own_run).variants
+    entries = [_entry(variant, [0.1, 0.2]) for variant in variants[:-1]]
+    _write(own_run, entries, tuned={})
+    main = _tables(own_run)["main"]
+    assert "†" not in render(main, "md")  # no cell was tuned
+    assert not any("trials" in note for note in main.notes)
+    tuned = _found([*entries, _entry(variants[-1], [0.1])])
+    _write(own_run, [_entry("fair", [0.1, 0.2, 0.3], rates=[0.5] * 3), *entries[1:]], tuned=tuned)
+    main = _tables(own_run)["main"]
+    assert "†" not in render(main, "md")
+    assert main.notes[-1] == "With how many trials these were tuned is unknown: FAIR; w/o MI loss."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 import yaml
 
@@ -59,7 +62,8 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
         ({"settings": ("tables.cost={}",)}, "table 'cost': choose another name"),
         ({"settings": ("tables=[main]",)}, "'tables'"),
         ({"settings": ("search.cee.dim.choices=[1]",)}, "search: unknown variant 'cee'; did you mean 'ce'"),
-        ({"settings": ("search.ce.dim.choice=[1]",)}, "unknown key 'search.ce.dim.choice'"),
+        ({"settings": ("search.ce.dim={choice: [1]}",)}, "unknown key 'search.ce.dim.choice'"),
+        ({"settings": ("search.ce.dim.choice=[1]",)}, "'search.ce.dim.choice'"),
         ({"settings": ("search.ce.dim={low: 0, high: 1, log: true}",)}, "above 0 where log is true"),
         ({"settings": ("search.ce.dim={low: 1, high: 2, choices: [1]}",)}, "either {low, high} or {choices}"),
         ({"settings": ("search.ce.dim.choices=[1, 1]",)}, "different values"),
@@ -70,6 +74,15 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
         ({"seeds": "three"}, "--seeds three"),
         ({"seeds": "0"}, "at least one seed"),
         ({"seeds": "1,1"}, "different whole numbers"),
+        *(
+            ({"settings": (f"seeds={seeds}",)}, "'seeds'")
+            for seeds in ("1.5", "true", "[[1], [2]]", "{a: 1}", "[true]")
+        ),
+        *(({"settings": (f"datasets={names}",)}, "'datasets'") for names in ("5", "[[1]]", "[{a: 1}]", "true")),
+        ({"settings": ("common=5", "dim=3")}, "'common' holds no keys"),
+        ({"settings": ("variants.nope=null",)}, "no variant 'nope' to leave out; known: bce, ce"),
+        ({"settings": ("variants.bc=null",)}, "no variant 'bc' to leave out; did you mean 'bce'?"),
+        ({"settings": ("variants.ce=null",)}, "control 'ce' is no variant"),
     ],
 )
 def test_what_can_not_be_used_is_refused_in_one_line(study_file, changes, message):
@@ -86,13 +99,17 @@ def test_what_can_not_be_used_is_refused_in_one_line(study_file, changes, messag
         ("study: [", "no valid YAML in line"),
         ("study: x\nvariant: {}", "unknown key 'variant'; did you mean 'variants'"),
         ("- a\n- b", "holds no study"),
+        ("study: x\npresets: [smoke]", "'presets' maps names to changes of the file, as in {smoke: {seeds: 2}}"),
+        ("study: x\npresets: 5", "'presets' maps names"),
+        ("study: x\npresets: {smoke: 5}", "'presets' maps names"),
+        ("study: x\npresets: {1: {variants: {nope: null}}}", "no variant 'nope' to leave out"),
     ],
 )
 def test_a_broken_file_is_refused(tmp_path, text, message):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match=message.replace("[", r"\[")):
-        load_study(str(path))
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_study(str(path), preset="1" if "{1:" in text else "default")
 
 
 def test_tables_and_searches_are_read_as_they_are_written(study_file):
@@ -158,3 +175,56 @@ def test_a_preset_leaves_a_variant_out(study_file):
     assert list(load_study(str(study_file)).variants) == ["ce", "bce"]
     assert list(load_study(str(study_file), preset="shorter").variants) == ["ce"]
     assert list(load_study(str(study_file), settings=("variants.bce=null",)).variants) == ["ce"]
+
+
+def test_a_variant_that_is_left_out_is_left_out_everywhere(study_file):
+    raw = yaml.safe_load(study_file.read_text())
+    (dataset,) = raw["datasets"]
+    raw["variants"]["pop"] = {"model": "popularity"}
+    raw |= {
+        "references": ["pop"],
+        "search": {"bce": {"dim": {"choices": [8, 16]}}, "ce": {"dim": {"choices": [8, 16]}}},
+        "tuned": {dataset: {"bce": {"dim": 16}, "ce": {"dim": 8}}},
+        "tables": {"main": {"rows": ["ce", "bce", "pop"]}, "losses": {"rows": ["bce"]}, "all": None},
+        "presets": {"lean": {"variants": {"pop": None, "bce": None}}},
+    }
+    study_file.write_text(yaml.safe_dump(raw))
+    lean = load_study(str(study_file), preset="lean")
+    assert list(lean.variants) == list(lean.search) == list(lean.tuned[dataset]) == ["ce"]
+    assert lean.references == ()
+    assert lean.tables == {"main": {"rows": ("ce",)}, "all": {}}  # a table of no row would show all
+    assert load_study(str(study_file), settings=("variants.pop=null", "variants.bce=null")) == lean
+
+
+def test_set_takes_a_dotted_setting_behind_names_as_one(study_file):
+    raw = yaml.safe_load(study_file.read_text()) | {"datasets": {"ml-100k": {}}}
+    study_file.write_text(yaml.safe_dump(raw))
+    settings = (
+        "search.ce.training.learning_rate={low: 0.001, high: 0.1, log: true}",
+        "search.bce.training.learning_rate.low=0.01",
+        "search.bce.training.learning_rate.high=0.1",
+        "tuned.ml-100k.ce.training.learning_rate=0.05",
+        "datasets.ml-100k.training.batch_size=16",
+    )
+    study = load_study(str(study_file), settings=settings)
+    assert {variant: list(spaces) for variant, spaces in study.search.items()} == {
+        "ce": ["training.learning_rate"],
+        "bce": ["training.learning_rate"],
+    }
+    assert study.search["bce"]["training.learning_rate"].described() == {"low": 0.01, "high": 0.1, "log": False}
+    arm = make_arm(study, "ml-100k", "ce")
+    assert (arm.training.learning_rate, arm.training.batch_size) == (0.05, 16)
+
+
+@pytest.mark.parametrize(
+    ("common", "key"),
+    [
+        ({"dim": 3, "dim.x": 1}, "dim.x"),
+        ({"training.learning_rate": 0.1, "training.learning_rate.x": 1}, "training.learning_rate.x"),
+    ],
+)
+def test_a_setting_that_holds_no_keys_is_given_none(study_file, common, key):
+    study = load_study(str(study_file), settings=(f"common={json.dumps(common)}",))
+    with pytest.raises(InputError, match=re.escape(f"study 'tiny', variant 'ce': '{key}' can't be set where")) as error:
+        make_arm(study, next(iter(study.datasets)), "ce")
+    assert "\n" not in str(error.value)

@@ -134,4 +134,4 @@ def test_a_memory_that_is_too_small_names_the_place():
 def test_a_failed_memory_process_names_the_variant(small, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.study.efficiency.sys.executable", "false")
     with pytest.raises(InputError, match="memory of 'interleaved' can't be measured"):
-        run_efficiency(load_efficiency(str(small)), tmp_path / "run")
+        run_efficiency(load_efficiency(str(small)), tmp_path / "run", command="harness run")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -102,6 +103,28 @@ def test_outside_predictions_stand_in_the_tables_and_tests_of_a_run(exported, ca
     assert [source["seed"] for source in traced["sources"]] == [0, 1]
 
 
+def test_the_command_that_was_typed_stands_beside_the_cell(exported, call, run, study_file, monkeypatch):
+    path, _ = exported
+    words = ["score", "--predictions", str(path), "--dataset", DATASET, "--study", str(study_file), "--variant", "x y"]
+    monkeypatch.setattr("sys.argv", ["/somewhere/harness", *words])
+    assert call(*words).code == 0
+    (cell,) = json.loads((run / "outside.json").read_text())["cells"]
+    assert cell["command"] == shlex.join(["harness", *words])
+
+
+def test_a_study_does_not_train_beside_predictions_of_the_same_name(exported, call, refuses, run, study_file):
+    path, _ = exported
+    words = ("--dataset", DATASET, "--study", study_file, "--variant", "theirs")
+    assert call("score", "--predictions", path, *words).code == 0
+    before = sorted(run.glob("cells/*")), (run / "study.yaml").read_bytes()
+    study = yaml.safe_load(study_file.read_text())
+    study["variants"]["theirs"] = {"model": "sasrec", "set": {"dropout": 0.3}}
+    study_file.write_text(yaml.safe_dump(study, sort_keys=False))
+    line = refuses("run", "--study", study_file, "--workers", "1", "--device", "cpu")
+    assert "outside.json: 'theirs' is a variant of the study too" in line
+    assert (sorted(run.glob("cells/*")), (run / "study.yaml").read_bytes()) == before
+
+
 def test_tables_that_choose_their_rows_show_outside_variants_too(exported, call, run, study_file):
     design = (run / "study.yaml").read_text().replace("tables: {}", "tables: {main: {rows: [ce], columns: [mrr]}}")
     (run / "study.yaml").write_text(design)
@@ -149,10 +172,13 @@ class TestBadInput:
         assert "has no data set" in line(*added, dataset="ml-100k")
         assert "has no data set" in line("--study", study_file, dataset="ml-100k")
         assert "none of the run's seeds (0, 1)" in line(*added, "--seed", "7")
+        assert "--variant: 'a/b' can't name a variant" in line("--study", study_file, "--variant", "a/b")
         assert "a variant of the study itself" in line("--study", study_file, "--variant", "ce")
         assert "holds no run" in line(*added, "--name", "elsewhere")
         (run / "outside.json").write_text("{")
         assert "outside.json is no valid JSON" in line(*added)
+        (run / "outside.json").write_text("[]")
+        assert "outside.json lacks 'variants' or 'cells'" in line(*added)
 
     def test_a_study_of_actions(self, refuses, exported, study_file):
         study = yaml.safe_load(study_file.read_text()) | {"task": "action", "metrics": ["bce"], "primary": "bce"}

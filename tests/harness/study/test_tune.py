@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -14,8 +15,9 @@ from harness.analysis.rows import load_run
 from harness.analysis.tuning import border_distance, load_tuning
 from harness.data.config import DataConfig
 from harness.errors import InputError, Interrupted
+from harness.settings import parse
 from harness.study.cells import Inputs
-from harness.study.design import load_study
+from harness.study.design import Study, load_study
 from harness.study.tune import (
     SEED,
     Budget,
@@ -305,6 +307,47 @@ def test_settings_that_exclude_each_other_are_a_failed_trial(job):
     assert len({trial["state"] == "failed" for trial in trials}) == 2
 
 
+def test_settings_that_the_data_refuse_are_a_failed_trial(job):
+    """As `harness run` would refuse them."""
+    lengths = {"training.stride": [None, 5], "data.max_length": [50, 3]}
+    job = job(trials=8, search=_spaces(job().study, **lengths))
+    search = _searches(job)[0]
+    run_search(job, search, never)
+    trials = _trials(job, search)
+    for trial in trials:
+        possible = trial["params"] != {"training.stride": 5, "data.max_length": 3}
+        assert (trial["state"] == "failed") == (not possible)
+        assert possible or "stride 5 is longer than data.max_length 3" in trial["reason"]
+    assert len({trial["state"] == "failed" for trial in trials}) == 2
+
+
+def test_settings_that_need_times_which_the_data_lack_are_a_failed_trial(job, monkeypatch):
+    load = Inputs.log
+    monkeypatch.setattr(Inputs, "log", lambda self, *words: dataclasses.replace(load(self, *words), time=None))
+    study = parse(
+        Study,
+        {
+            "study": "timeless",
+            "task": "action",
+            "datasets": ["synthetic-clusters:users=30,items=20,clusters=2,length=12"],
+            "seeds": 1,
+            "data": {"split": "within-user", "max_length": 12},
+            "variants": {"lfa": {"model": "attn-lfa", "set": {"dim": 8, "backbone": "hstu"}}},
+            "search": {"lfa": {"time_bias": {"choices": [False, True]}}},
+            "budget": {"epochs": 1},
+            "metrics": ["bce"],
+            "primary": "bce",
+        },
+        "study",
+    )
+    job = Job(**{**job(trials=4).__dict__, "study": study})
+    (search,) = _searches(job)
+    run_search(job, search, never)
+    trials = _trials(job, search)
+    assert {(t["params"]["time_bias"], t["state"]) for t in trials} == {(False, "complete"), (True, "failed")}
+    assert all("needs event times as it is set" in t["reason"] for t in trials if t["state"] == "failed")
+
+
 def _spaces(study, **choices):
     search = {"ce": {key: {"choices": values} for key, values in choices.items()}}
     return type(study).model_validate(study.model_dump() | {"search": search}).search
@@ -344,10 +387,49 @@ class TestCommand:
         ledger = (run / "tables" / "tuning.md").read_text()
         assert "| 3 |" in ledger
         assert "Trial 1 is the study's own setting" in ledger
-        assert "(0), then TPE's choices (2); none was pruned before epoch 2 of 4" in ledger
+        assert "(0), then TPE's choices (2); none was pruned for its values before epoch 2 of 4" in ledger
         assert "†" not in (run / "tables" / "main.md").read_text()
         assert not call("plan", "--study", run / "tuned.yaml", "--out", "elsewhere").err
         assert json.loads(call("plan", "--study", run / "tuned.yaml", "--json").out)["left"] == 0
+
+    def test_a_search_of_some_keeps_what_was_found_for_the_others(self, call, tunable, tmp_path, monkeypatch):
+        def work(job, found, workers, say):
+            for search in found:
+                run_search(job, search, never)
+
+        monkeypatch.setattr("harness.study.tune._work", work)  # in this process: four commands in seconds
+        other = "synthetic-sessions:users=50,items=30"
+        raw = yaml.safe_load(tunable.read_text()) | {"datasets": [DATASET, other]}
+        tunable.write_text(yaml.safe_dump(raw, sort_keys=False))
+        run = tmp_path / "out" / "tiny"
+
+        def tune(*words):
+            done = call("tune", "--study", tunable, "--workers", "1", *words)
+            assert done.code == 0, done.err
+            entries = json.loads((run / "tuning.json").read_text())
+            study = load_study(str(run / "tuned.yaml"))
+            assert study.datasets.keys() == study.tuned.keys()
+            for entry in entries:
+                assert study.tuned[entry["dataset"]][entry["variant"]] == entry["best"]
+            return {(e["dataset"], e["variant"]): len(e["trials"]) for e in entries}, done.err
+
+        first = [(d, v) for d in (DATASET, other) for v in ("ce", "bce")]
+        found, _ = tune("--trials", "1", "--dataset", other)
+        assert list(found) == first[2:]
+        found, said = tune("--trials", "2", "--dataset", DATASET)
+        assert found == {first[0]: 2, first[1]: 2, first[2]: 1, first[3]: 1}
+        assert "left out" not in said
+        # Of the variants, ce alone is searched now.
+        found, _ = tune("--trials", "1", "--dataset", DATASET, "--set", "search={ce: {dim: {choices: [8, 16]}}}")
+        assert found == {first[0]: 1, first[1]: 2, first[2]: 1, first[3]: 1}
+        longer = ("--set", "budget.epochs=2")
+        found, said = tune("--trials", "1", "--dataset", other, *longer)
+        assert list(found) == first[2:]
+        assert f"the earlier search of {DATASET} / ce is left out: it was of another design" in said
+        (run / "tuned.yaml").write_text("study: [")
+        found, said = tune("--trials", "1", "--dataset", DATASET, *longer)
+        assert list(found) == first[:2]
+        assert "nothing is kept of earlier searches" in said
 
     @pytest.mark.slow
     @pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGKILL, 1)])

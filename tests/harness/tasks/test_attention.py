@@ -116,6 +116,15 @@ def test_attention_behind_an_action_does_not_hang_on_it(labelled, interleaved):
     assert not attention_statistics(interleaved, labelled).equals(before)
 
 
+def test_uniform_attention_has_relative_entropy_one_though_the_own_action_is_hidden(labelled, interleaved):
+    with torch.no_grad():
+        for layer in interleaved.layers:
+            layer.projection.weight.zero_()  # all scores are equal
+    table = attention_statistics(interleaved, labelled).to_pandas()
+    found = table[table["statistic"] == "entropy_relative"]["value"]
+    assert found.to_numpy() == pytest.approx(1)
+
+
 def test_deciles_hold_all_of_the_weight(data, waves):
     table = attention_statistics(waves, data).to_pandas()
     by_head = table.groupby(["statistic", "layer", "head"])["value"].sum()
