@@ -4,8 +4,9 @@
 
 Both sides answer the same users' lists, which are compared before anything is timed. Beside the ratio of users
 per second stands the share of the arithmetic limit that each side reaches: the operations of its matrix
-products, counted, over what the device makes in large ones, measured in the same run. Histories are those of a
-length bucket over invented items with four codes.
+products, counted, over what the device makes in large ones, measured in the same run. On a GPU another limit comes
+first: the kernels that the host launches, so these are counted too. Histories are those of a length bucket over
+invented items with four codes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from statistics import median
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.tiger import SIZES, TIGER, TIGERConfig
@@ -34,6 +36,8 @@ class Decoding:
     """Share of users for whom both sides answer the same items in the same order."""
     operations: tuple[float, float]
     """Floating-point operations of the matrix products per user, ours and the peer's."""
+    launches: tuple[int, int]
+    """Operations on tensors that the host launches for a batch, ours and the peer's."""
     speed: Comparison
     """Users per second."""
 
@@ -48,6 +52,23 @@ def operations(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         call()
     return counter.get_total_flops()
+
+
+class _Launches(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aliases = [result.alias_info for result in func._schema.returns]
+        if not any(alias is not None and not alias.is_write for alias in aliases):  # a view launches nothing
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def launches(call: Callable[[], object]) -> int:
+    """Operations of ``call`` that write a tensor or read one number: on a GPU each is a kernel or a copy, at least."""
+    with _Launches() as counter:
+        call()
+    return counter.count
 
 
 def rate(call: Callable[[], object], amount: float, device: torch.device) -> Callable[[], float]:
@@ -88,9 +109,10 @@ def compare(size: str, users: int, beams: int, n_items: int, repeats: int, devic
 
         same = (model.tokens[ours().items] == theirs()[0]).flatten(1).all(1).float().mean()
         counted = operations(ours) / users, operations(theirs) / users
+        launched = launches(ours), launches(theirs)
         what = f"histories up to {length} events, beam {beams}"
         speed = alternate(what, "users/s", rate(ours, users, device), rate(theirs, users, device), repeats)
-        found.append(Decoding(length, float(same), counted, speed))
+        found.append(Decoding(length, float(same), counted, launched, speed))
     return found
 
 
@@ -102,7 +124,8 @@ def report(found: list[Decoding], peak: float) -> str:
         share, peer_share = d.share(peak)
         lines.append(
             f"Up to {d.length} events: {ours / 1e9:.2f} against {peer / 1e9:.2f} GFLOP a user ({peer / ours:.1f} times "
-            f"fewer); {share:.0%} against {peer_share:.0%} of the arithmetic limit; same lists for {d.same_lists:.1%}"
+            f"fewer); {share:.0%} against {peer_share:.0%} of the arithmetic limit; same lists for {d.same_lists:.1%}; "
+            f"{d.launches[0]:,} against {d.launches[1]:,} operations launched a batch"
         )
     return "\n".join(lines)
 
