@@ -37,6 +37,12 @@ _PART_COLOURS = ("#BDBDBD", "#0072B2", "#E69F00", "#666666")
 """Of what surrounds a model in grey, of its backbone and head in colour."""
 
 
+LEGEND_LETTERS = 120
+"""Letters, with room for a line and a gap in each column, that fit beside each other in a legend of full width."""
+ROWS_ALLOWED_FOR, LEGEND_ROW = 2, 0.16
+"""Legend rows that the figures' heights leave room for; inches of each further one."""
+
+
 def learning_curves(run: Run) -> Figure:
     """Validation curve of the primary metric and training loss: mean and standard deviation over seeds.
 
@@ -465,7 +471,7 @@ def _over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray,
 
 
 def _legend(figure: Figure) -> None:
-    """One legend above all panels, with the entries of all of them, in as few rows as fit."""
+    """One legend above all panels, with the entries of all of them, in as few rows as fit; the figure grows with it."""
     entries: dict[str, Any] = {}
     for axis in sorted(
         figure.axes, key=lambda axis: -len(axis.get_legend_handles_labels()[1])
@@ -473,7 +479,9 @@ def _legend(figure: Figure) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        columns = max(1, min(len(entries), 105 // (max(map(len, entries)) + 8)))
+        columns = max(1, min(len(entries), LEGEND_LETTERS // (max(map(len, entries)) + 8)))
+        rows = -(-len(entries) // columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - ROWS_ALLOWED_FOR))
         figure.legend(entries.values(), entries, loc="outside upper left", ncols=columns)
 
 

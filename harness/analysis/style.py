@@ -79,11 +79,12 @@ def look(run: Run, variant: str) -> Look:
 
 
 def look_at(place: int) -> Look:
-    """The look of the arm at a place, from 0; colours repeat after eight with another line."""
+    """The look of the arm at a place, from 0; colours repeat after eight, with another marker and line."""
+    turn = place // len(_COLOURS)
     return Look(
         _COLOURS[place % len(_COLOURS)],
-        _MARKERS[place % len(_MARKERS)],
-        _LINES[(place + place // len(_COLOURS)) % len(_LINES)],
+        _MARKERS[(place + 3 * turn) % len(_MARKERS)],
+        _LINES[(place + turn) % len(_LINES)],
     )
 
 

@@ -90,8 +90,9 @@ def item_codes(
     made = _make(log, texts, train, config, unique, cache, progress)
     if path is not None:
         text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
+        small = made.codes.astype(np.min_scalar_type(max(made.sizes) - 1))  # mostly a byte a code
         with whole_file(path) as aside:
-            aside.write_bytes(save({"codes": made.codes}, metadata={"json": text}))
+            aside.write_bytes(save({"codes": small}, metadata={"json": text}))
     return made
 
 
@@ -142,7 +143,7 @@ def _load(path: Path) -> ItemCodes | None:
             codes, rest = file.get_tensor("codes"), json.loads(file.metadata()["json"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    found = ItemCodes(codes, tuple(rest["sizes"]), rest["quality"])
+    found = ItemCodes(codes.astype(np.int64), tuple(rest["sizes"]), rest["quality"])
     return found if found.fingerprint == rest["fingerprint"] else None
 
 

@@ -10,7 +10,7 @@ from benchmarks.synthetic_run import write_run
 from harness.analysis import attention_figures, figures
 from harness.analysis.comparisons import against_control
 from harness.analysis.rows import load_run
-from harness.analysis.style import look
+from harness.analysis.style import look, look_at
 from harness.errors import InputError
 
 
@@ -141,3 +141,18 @@ def test_the_legend_names_what_any_panel_shows(wide_dir):
     partial.cells = run.cells[kept]
     (legend,) = figures.learning_curves(partial).legends
     assert sorted(text.get_text() for text in legend.get_texts()) == sorted(run.label(v) for v in run.variants)
+
+
+def test_sixteen_looks_differ_without_their_lines():
+    assert len({look_at(place)[:2] for place in range(16)}) == 16
+
+
+def test_a_long_legend_takes_nothing_from_the_panels(tmp_path):
+    heights = []
+    for count in (2, 16):
+        variants = {f"v{n}": {"model": "fair", "label": f"a variant with a long name {n}"} for n in range(count)}
+        options = {"variants": variants, "strength": dict.fromkeys(variants, 1.0), "seeds": 2, "users": 40}
+        figure = figures.learning_curves(load_run(write_run(tmp_path / str(count), **options, attention=False)))
+        figure.canvas.draw()
+        heights.append(figure.axes[0].get_window_extent().height)
+    assert heights[1] > 0.85 * heights[0]
