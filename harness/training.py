@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import whole_file
 from harness.interface import Batch, Recommender
-from harness.memory import PeakMemory
+from harness.memory import PeakMemory, keep_freed_memory
 from harness.tasks.base import TaskData
 from harness.training_config import Budget, TrainingConfig
 
@@ -87,6 +87,7 @@ def fit(
         CellFailed: a loss or a score is not finite.
         Interrupted: ``should_stop`` said so; calling again with the same ``folder`` goes on.
     """
+    keep_freed_memory()
     optimizer = _optimizer(model, training)
     state, best = _resume(folder, model, optimizer, made_with)
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Needs, Recommender, Schema, Task
 from harness.settings import Settings
-from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions
+from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions, maps_are_cheaper
+from models.blocks.code_heads import code_cross_entropy, level_states
 from models.blocks.dropout import Dropout, dropout
-from models.blocks.heads import rows_per_piece
 from models.blocks.transformer import Activation, Transformer, init_weights
 from models.blocks.trie import beam_search
 
@@ -147,7 +147,8 @@ class FocusedAttention(nn.Module):
         v = self.v(x).view(batch, length, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, dh)
         maps = None
         thinned = self.training and self.dropout > 0  # one dropout on A, which no fused kernel sees
-        if capture or thinned or self.normalisation == "signed-l1":
+        explicit = thinned or maps_are_cheaper(x, self.dropout, self.training)
+        if capture or explicit or self.normalisation == "signed-l1":
             pair = causal_softmax(q.flatten(0, 1), k.flatten(0, 1))  # (2 * B * H, T, T)
             a1, a2 = pair.view(2, batch, self.heads, length, length)
             focused = self.subtract(a1, a2)  # (B, H, T, T)
@@ -299,8 +300,8 @@ class FAIR(Recommender):
 
         ``table`` is :meth:`code_table`, made once for many calls.
         """
-        heads = hidden.unsqueeze(1) + F.silu(self.heads(hidden).unflatten(1, (self.levels, -1)))  # (n, m, d)
-        logits = torch.bmm(F.normalize(heads, dim=-1).transpose(0, 1), table)  # (m, n, K)
+        states = level_states(hidden, self.heads.weight, self.heads.bias)  # (n, m, d)
+        logits = torch.bmm(F.normalize(states, dim=-1).transpose(0, 1), table)  # (m, n, K)
         return logits if self.level_bias is None else logits + self.level_bias
 
     def code_table(self) -> Tensor:
@@ -334,13 +335,7 @@ class FAIR(Recommender):
 
     def code_loss(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """Mean cross-entropy over positions and levels: hidden (V, d), codes (V, m)."""
-        table = self.code_table()
-        rows = rows_per_piece(hidden.shape[0], table.shape[0] * table.shape[2], hidden.device)
-        total = hidden.new_zeros((), dtype=torch.float32)
-        for part, part_codes in zip(hidden.split(rows), codes.split(rows), strict=True):
-            logits = self.code_logits(part, table).flatten(0, 1)  # (m * rows, K)
-            total = total + F.cross_entropy(logits.float(), part_codes.T.flatten(), reduction="sum")
-        return total / codes.numel()
+        return code_cross_entropy(hidden, self.heads.weight, self.heads.bias, self.code_table(), codes, self.level_bias)
 
     def corrupt(self, tokens: Tensor) -> Tensor:
         """Rows of the table (B, L, m) with units masked or replaced at random."""

@@ -12,7 +12,7 @@ from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
 from harness.settings import parse
 from harness.tasks.decoding_audit import CodeDecoder, audit
-from models import fair
+from models.blocks import code_heads
 from models.blocks.attention import SelfAttention
 from models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
 
@@ -302,7 +302,7 @@ def test_code_probabilities_sum_to_one_on_every_level():
 @pytest.mark.parametrize("sizes", [SIZES, (6, 3, 4)])
 @pytest.mark.parametrize("rows", [1, 2, 1000])
 def test_multi_token_loss_equals_a_loop(monkeypatch, rows, sizes):
-    monkeypatch.setattr(fair, "rows_per_piece", lambda *_: rows)
+    monkeypatch.setattr(code_heads, "_rows_per_piece", lambda *_: rows)
     model = build(make_schema(sizes), **OFF)
     batch = make_batch([3, 4])
     batch.valid = torch.tensor([1, 2, 4, 7])  # not all of them
