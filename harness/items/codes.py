@@ -16,17 +16,16 @@ from safetensors.numpy import save
 
 from harness.errors import InputError
 from harness.files import digest, file_digest, whole_file
-from harness.items.config import FileCodes, ItemsConfig, RandomVectors, ResidualKMeans, ResidualVAE
-from harness.items.encoders import embed, embedding_key
+from harness.items.config import FileCodes, ItemsConfig, ResidualKMeans, ResidualVAE
+from harness.items.encoders import ItemData, embed, embedding_key
 from harness.items.index_file import read_index
 from harness.items.quality import code_quality, loss_quality
-from harness.items.text import item_texts
 
 if TYPE_CHECKING:
     from harness.data.log import EventLog
     from harness.data.splits import Split
 
-__all__ = ["ItemCodes", "item_codes", "training_items"]
+__all__ = ["ItemCodes", "item_codes"]
 
 _VERSION = 1
 """Counts changes of this package that change codes, so that no cached ones of before are taken."""
@@ -79,15 +78,14 @@ def item_codes(
         InputError: an item without text, codes of a file that don't fit the catalogue or collide where they must
             not, more colliding items than the collision level holds, too few items for the codebooks.
     """
-    train = training_items(log, split) if config.fit_on == "train" else np.arange(1, len(log.items))
-    texts = _texts(log, config)
+    data = ItemData(log, split, config)
     path = None
     if cache is not None:
-        path = Path(cache) / "codes" / f"{_key(log, texts, train, config, unique)}.safetensors"
+        path = Path(cache) / "codes" / f"{_key(data, unique)}.safetensors"
         stored = _load(path)
         if stored is not None:
             return stored
-    made = _make(log, texts, train, config, unique, cache, progress)
+    made = _make(data, unique, cache, progress)
     if path is not None:
         text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
         small = made.codes.astype(np.min_scalar_type(max(made.sizes) - 1))  # mostly a byte a code
@@ -96,26 +94,15 @@ def item_codes(
     return made
 
 
-def training_items(log: EventLog, split: Split) -> np.ndarray:
-    """(n,) int64, ascending: the dense ids of the items that occur in the training part."""
-    _, positions = split.events("train")
-    return np.unique(log.item[positions])
-
-
-def _texts(log: EventLog, config: ItemsConfig) -> list[str] | None:
-    """Texts, where anything depends on them."""
-    needless = isinstance(config.quantiser, FileCodes) or isinstance(config.encoder, RandomVectors)
-    return None if needless else item_texts(log, config)
-
-
-def _key(log: EventLog, texts: list[str] | None, train: np.ndarray, config: ItemsConfig, unique: bool) -> str:
+def _key(data: ItemData, unique: bool) -> str:
+    config = data.config
     settings = config.model_dump(mode="json", include={"quantiser", "fit_on", "collisions", "collision_size", "seed"})
     made_from: dict[str, Any] = {"version": _VERSION, "settings": settings, "unique": unique}
     if isinstance(config.quantiser, FileCodes):
-        made_from |= {"items": [str(item) for item in log.items], "file": _digest_of(config.quantiser.path)}
+        made_from |= {"items": ["", *data.ids], "file": _digest_of(config.quantiser.path)}
     else:
-        made_from["vectors"] = embedding_key(texts or [""] * len(log.items), train, config.encoder, config.seed)
-        made_from["train"] = digest(train.tolist())
+        made_from["vectors"] = embedding_key(data, config.encoder)
+        made_from["train"] = digest(data.fitted_on.tolist())
         libraries = ("faiss-cpu", "numpy", "scikit-learn", "scipy", "torch")
         made_from["libraries"] = {name: _version(name) for name in libraries}
     return digest(made_from)
@@ -147,15 +134,8 @@ def _load(path: Path) -> ItemCodes | None:
     return found if found.fingerprint == rest["fingerprint"] else None
 
 
-def _make(
-    log: EventLog,
-    texts: list[str] | None,
-    train: np.ndarray,
-    config: ItemsConfig,
-    unique: bool,
-    cache: Path | None,
-    progress: Callable[[str], None] | None,
-) -> ItemCodes:
+def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[str], None] | None) -> ItemCodes:
+    log, config = data.log, data.config
     quantiser = config.quantiser
     extra: dict[str, Any] = {"quantiser": quantiser.kind, "fit_on": config.fit_on}
     if isinstance(quantiser, FileCodes):
@@ -165,10 +145,10 @@ def _make(
         from harness.items.quantisers import quantise
 
         where = None if cache is None else Path(cache) / "vectors"
-        vectors = embed(texts or [""] * len(log.items), train, config.encoder, seed=config.seed, cache=where)
-        made = quantise(vectors, train - 1, quantiser, seed=config.seed, progress=progress)
+        vectors = embed(data, config.encoder, cache=where)
+        made = quantise(vectors, data.fitted_on - 1, quantiser, seed=config.seed, progress=progress)
         codes = made.codes  # (I, m)
-        extra |= {"fitted_on": len(train), "residual": isinstance(quantiser, (ResidualKMeans, ResidualVAE))}
+        extra |= {"fitted_on": len(data.fitted_on), "residual": isinstance(quantiser, (ResidualKMeans, ResidualVAE))}
         extra |= {"moved": made.moved, **loss_quality(made.input, made.reconstruction)}
     sizes = (quantiser.size,) * codes.shape[1]
     quality = code_quality(codes, sizes) | extra

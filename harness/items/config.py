@@ -10,7 +10,10 @@ from harness.errors import InputError, nearest
 from harness.settings import Settings, parse
 
 __all__ = [
+    "Cooccurrence",
     "FileCodes",
+    "FileVectors",
+    "Fused",
     "ItemsConfig",
     "OptimisedProduct",
     "Product",
@@ -98,6 +101,54 @@ class RandomVectors(Settings):
 
     kind: Literal["random"] = "random"
     dim: PositiveInt = 128
+
+
+class Cooccurrence(Settings):
+    """Which items the same users have: PPMI over the training part, reduced by a truncated SVD. Needs no text."""
+
+    kind: Literal["cooccurrence"] = "cooccurrence"
+    dim: PositiveInt = 128
+    context: PositiveInt = 100
+    """A user's last so many training events count."""
+    window: PositiveInt | None = None
+    """Two items co-occur if they are at most so many events apart; null: any two of the context."""
+
+
+class FileVectors(Settings):
+    """Vectors that somebody else made (of images, say), matched by the data's own item ids."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    """``.npy``: (n, d) numbers. ``.safetensors``: the tensor ``vectors``. ``.parquet``: one column of lists, or else
+    all columns of numbers but that of the ids."""
+    ids: str | None = None
+    """``.npy`` and ``.safetensors``: a text file with the item id of each row, one a line; null: the file of the same
+    name that ends in ``.txt``, or ``ids`` in the safetensors file (a tensor of whole numbers, or a JSON list in its
+    metadata). Parquet: the column of ids; null: ``item_id``."""
+    missing: Literal["error", "zero"] = "error"
+    """What to do with an item without a vector: refuse, or give it zeros."""
+    extra_items: Literal["error", "ignore"] = "error"
+    """What to do with ids that are no item of the data."""
+
+
+_SINGLE = (TfidfSvd, SentenceEncoder, RandomVectors, Cooccurrence, FileVectors)
+_Single = Annotated[TfidfSvd | SentenceEncoder | RandomVectors | Cooccurrence | FileVectors, _by_kind(*_SINGLE)]
+
+
+class Fused(Settings):
+    """Several encoders side by side: each part's rows are scaled to length 1, then by the part's weight."""
+
+    kind: Literal["fused"] = "fused"
+    parts: tuple[_Single, ...] = Field(default=(TfidfSvd(dim=128), Cooccurrence(dim=128)), min_length=2)
+    weights: tuple[PositiveFloat, ...] | None = None
+    """Of the parts, in their order; null: all 1. A quantiser that whitens undoes them but for the components that
+    its PCA drops."""
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> Fused:
+        if self.weights is not None and len(self.weights) != len(self.parts):
+            raise ValueError(f"{len(self.parts)} 'parts' and {len(self.weights)} 'weights'; give each part one weight")
+        return self
 
 
 class _Product(Settings):
@@ -192,11 +243,9 @@ class FileCodes(Settings):
 
 
 class ItemsConfig(Settings):
-    """From an item's text to its codes."""
+    """From what is known of an item to its codes."""
 
-    encoder: Annotated[
-        TfidfSvd | SentenceEncoder | RandomVectors, _by_kind(TfidfSvd, SentenceEncoder, RandomVectors)
-    ] = TfidfSvd()
+    encoder: Annotated[_Single | Fused, _by_kind(*_SINGLE, Fused)] = TfidfSvd()
     text: TextConfig = TextConfig()
     missing_text: Literal["error", "empty"] = "error"
     """What to do with an item without text: refuse, or encode the empty text."""

@@ -9,9 +9,11 @@ import pytest
 
 from harness.errors import InputError
 from harness.items import codes as module
-from harness.items.codes import ItemCodes, item_codes, training_items
+from harness.items.codes import ItemCodes, item_codes
 from harness.items.config import (
+    Cooccurrence,
     FileCodes,
+    Fused,
     ItemsConfig,
     OptimisedProduct,
     Product,
@@ -20,6 +22,7 @@ from harness.items.config import (
     ResidualVAE,
     TfidfSvd,
 )
+from harness.items.encoders import ItemData, embed, training_items
 from harness.items.index_file import write_index
 
 ENCODER = TfidfSvd(dim=12, min_items=1)
@@ -28,6 +31,13 @@ KINDS = {
     "pq": Product(levels=3, size=6),
     "rkmeans": ResidualKMeans(size=4),
     "rqvae": ResidualVAE(size=4, hidden=(16,), latent=4, epochs=3, last_level="nearest"),
+}
+
+
+BEHAVIOUR = {
+    "cooccurrence": Cooccurrence(dim=12),
+    "near": Cooccurrence(dim=12, window=1),
+    "fused": Fused(parts=(ENCODER, Cooccurrence(dim=12))),
 }
 
 
@@ -77,6 +87,33 @@ def test_fitting_on_training_items_ignores_the_texts_of_others(catalogue, kind):
     assert everything.quality["fitted_on"] == 60
     log.item_table.loc[60, "title"] = "chain saddle desk teapot"
     np.testing.assert_array_equal(make(catalogue, config(kind)).codes[:60], before[:60])
+
+
+@pytest.mark.parametrize("encoder", BEHAVIOUR)
+@pytest.mark.parametrize("fit_on", ["train", "all"])
+def test_validation_and_test_events_decide_nothing(catalogue, encoder, fit_on):
+    """The events after the training part are poisoned: other items, in other orders."""
+    log, split = catalogue
+    settings = ItemsConfig(encoder=BEHAVIOUR[encoder], quantiser=KINDS["opq"], fit_on=fit_on)
+    before = make(catalogue, settings)
+    vectors = embed(ItemData(log, split, settings), settings.encoder)
+    held_out = np.setdiff1d(np.arange(len(log.item)), split.events("train")[1])
+    assert len(held_out) == 60
+    log.item[held_out] = np.random.default_rng(1).integers(1, 61, 60)
+    assert embed(ItemData(log, split, settings), settings.encoder).tobytes() == vectors.tobytes()
+    assert make(catalogue, settings).fingerprint == before.fingerprint
+    log.item[split.events("train")[1][:60]] = 3  # the training part does decide
+    assert make(catalogue, settings).fingerprint != before.fingerprint
+
+
+def test_behaviour_needs_no_text(catalogue, tmp_path):
+    log, _ = catalogue
+    log.item_table, log.text_fields = None, ()
+    settings = ItemsConfig(encoder=BEHAVIOUR["cooccurrence"], quantiser=KINDS["opq"])
+    found = make(catalogue, settings, cache=tmp_path)
+    assert make(catalogue, settings, cache=tmp_path).fingerprint == found.fingerprint
+    with pytest.raises(InputError, match=r"no item text.*items\.encoder\.kind: cooccurrence"):
+        make(catalogue, ItemsConfig(encoder=BEHAVIOUR["fused"], quantiser=KINDS["opq"]))
 
 
 def test_collision_level_numbers_equal_codes_in_item_order(catalogue):
