@@ -19,7 +19,7 @@ from harness.files import digest, file_digest, whole_file
 from harness.items.config import FileCodes, ItemsConfig, ResidualKMeans, ResidualVAE
 from harness.items.encoders import ItemData, embed, embedding_key
 from harness.items.index_file import read_index
-from harness.items.quality import code_quality, loss_quality
+from harness.items.quality import code_quality, loss_quality, shared_codes
 
 if TYPE_CHECKING:
     from harness.data.log import EventLog
@@ -42,8 +42,9 @@ class ItemCodes:
     quality: dict[str, Any] = field(default_factory=dict)
     """``quantiser`` (its kind); what :func:`harness.items.quality.code_quality` says of the quantiser's own
     levels, so without the collision level; ``residual`` (whether a level refines those before it);
-    ``collision_level`` (whether there is one); and where a quantiser was fitted here, not read from a file,
-    ``fitted_on`` (items), ``error`` and ``cosine`` of :func:`harness.items.quality.loss_quality`."""
+    ``collision_level`` (whether there is one); ``warnings`` (a list of sentences); and where a quantiser was
+    fitted here, not read from a file, ``fitted_on`` (items), ``error`` and ``cosine`` of
+    :func:`harness.items.quality.loss_quality`."""
 
     @property
     def fingerprint(self) -> str:
@@ -72,7 +73,7 @@ def item_codes(
         unique: no two items may have the same codes. Fitted codes then always get a collision level, even where
             nobody collides, so that their form does not hang on an accident of the data. Codes of a file are
             taken as they are if they are unique.
-        progress: told a line from time to time while a quantiser trains.
+        progress: told a line from time to time while a quantiser trains, and each of the codes' warnings.
 
     Raises:
         InputError: an item without text, codes of a file that don't fit the catalogue or collide where they must
@@ -82,15 +83,13 @@ def item_codes(
     path = None
     if cache is not None:
         path = Path(cache) / "codes" / f"{_key(data, unique)}.safetensors"
-        stored = _load(path)
-        if stored is not None:
-            return stored
-    made = _make(data, unique, cache, progress)
-    if path is not None:
-        text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
-        small = made.codes.astype(np.min_scalar_type(max(made.sizes) - 1))  # mostly a byte a code
-        with whole_file(path) as aside:
-            aside.write_bytes(save({"codes": small}, metadata={"json": text}))
+    made = None if path is None else _load(path)
+    if made is None:
+        made = _make(data, unique, cache, progress)
+        if path is not None:
+            _store(path, made)
+    for line in made.quality["warnings"] if progress is not None else ():
+        progress(f"warning: {line}")
     return made
 
 
@@ -123,6 +122,13 @@ def _digest_of(path: str) -> str:
         raise InputError(f"items.quantiser.path {path}: {error.strerror.lower()}; give an existing file") from None
 
 
+def _store(path: Path, made: ItemCodes) -> None:
+    text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
+    small = made.codes.astype(np.min_scalar_type(max(made.sizes) - 1))  # mostly a byte a code
+    with whole_file(path) as aside:
+        aside.write_bytes(save({"codes": small}, metadata={"json": text}))
+
+
 def _load(path: Path) -> ItemCodes | None:
     """What was stored, or None if there is nothing or it was damaged since: then it is made again."""
     try:
@@ -130,6 +136,7 @@ def _load(path: Path) -> ItemCodes | None:
             codes, rest = file.get_tensor("codes"), json.loads(file.metadata()["json"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
+    rest["quality"].setdefault("warnings", shared_codes(rest["quality"]))  # stored before there were any
     found = ItemCodes(codes.astype(np.int64), tuple(rest["sizes"]), rest["quality"])
     return found if found.fingerprint == rest["fingerprint"] else None
 
@@ -138,6 +145,7 @@ def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[
     log, config = data.log, data.config
     quantiser = config.quantiser
     extra: dict[str, Any] = {"quantiser": quantiser.kind, "fit_on": config.fit_on}
+    warnings: list[str] = []
     if isinstance(quantiser, FileCodes):
         codes = read_index(log.items, quantiser)  # (I, m)
         extra = {"quantiser": "file", "residual": True}
@@ -145,7 +153,7 @@ def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[
         from harness.items.quantisers import quantise
 
         where = None if cache is None else Path(cache) / "vectors"
-        vectors = embed(data, config.encoder, cache=where)
+        vectors = embed(data, config.encoder, cache=where, warn=warnings.append)
         made = quantise(vectors, data.fitted_on - 1, quantiser, seed=config.seed, progress=progress)
         codes = made.codes  # (I, m)
         extra |= {"fitted_on": len(data.fitted_on), "residual": isinstance(quantiser, (ResidualKMeans, ResidualVAE))}
@@ -160,6 +168,7 @@ def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[
     elif unique and colliding:
         raise InputError(_collision_message(codes, log, quantiser))
     quality["collision_level"] = len(sizes) > len(quality["levels"])
+    quality["warnings"] = [*warnings, *shared_codes(quality)]
     return ItemCodes(np.concatenate([np.zeros_like(codes[:1]), codes]), sizes, quality)
 
 

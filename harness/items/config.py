@@ -23,6 +23,7 @@ __all__ = [
     "SentenceEncoder",
     "TextConfig",
     "TfidfSvd",
+    "WordLlama",
 ]
 
 
@@ -65,13 +66,19 @@ class TextConfig(Settings):
 
 
 class TfidfSvd(Settings):
-    """TF-IDF of words, reduced by a truncated SVD (latent semantic analysis). Needs no download."""
+    """TF-IDF of words or characters, reduced by a truncated SVD (latent semantic analysis). Needs no download."""
 
     kind: Literal["tfidf-svd"] = "tfidf-svd"
     dim: PositiveInt = 256
     ngrams: tuple[PositiveInt, PositiveInt] = (1, 1)
     """Shortest and longest word sequence that counts as a term. Pairs of words let the categories, which many
     items share word for word, drown the rest."""
+    analyzer: Literal["word", "char", "auto"] = "auto"
+    """Terms are words, or sequences of characters within words; auto: characters where most texts are in a script
+    that puts no spaces between words (Chinese, Japanese, Thai, ...), words otherwise."""
+    char_ngrams: tuple[PositiveInt, PositiveInt] = (1, 3)
+    """Shortest and longest sequence of characters that counts as a term, in place of ``ngrams``. One Chinese
+    character is a word or half of one; for alphabets take [3, 5]."""
     min_items: PositiveInt = 2
     """A term counts if at least this many items have it."""
     max_terms: PositiveInt | None = 50_000
@@ -79,8 +86,10 @@ class TfidfSvd(Settings):
 
     @model_validator(mode="after")
     def _ordered(self) -> TfidfSvd:
-        if self.ngrams[0] > self.ngrams[1]:
-            raise ValueError("'ngrams' is [shortest, longest]; swap the two")
+        for name in ("ngrams", "char_ngrams"):
+            shortest, longest = getattr(self, name)
+            if shortest > longest:
+                raise ValueError(f"'{name}' is [shortest, longest]; swap the two")
         return self
 
 
@@ -94,6 +103,14 @@ class SentenceEncoder(Settings):
     """Commit or tag on the hub; null takes the newest, which may change."""
     device: str = "cpu"
     batch_size: PositiveInt = 64
+
+
+class WordLlama(Settings):
+    """Means of the token vectors that the package wordllama carries, so no download. Needs ``harness[wordllama]``."""
+
+    kind: Literal["wordllama"] = "wordllama"
+    dim: Literal[64, 128, 256] = 256
+    """The vectors are trained so that their first 64 or 128 numbers do on their own (Matryoshka)."""
 
 
 class RandomVectors(Settings):
@@ -131,8 +148,10 @@ class FileVectors(Settings):
     """What to do with ids that are no item of the data."""
 
 
-_SINGLE = (TfidfSvd, SentenceEncoder, RandomVectors, Cooccurrence, FileVectors)
-_Single = Annotated[TfidfSvd | SentenceEncoder | RandomVectors | Cooccurrence | FileVectors, _by_kind(*_SINGLE)]
+_SINGLE = (TfidfSvd, SentenceEncoder, WordLlama, RandomVectors, Cooccurrence, FileVectors)
+_Single = Annotated[
+    TfidfSvd | SentenceEncoder | WordLlama | RandomVectors | Cooccurrence | FileVectors, _by_kind(*_SINGLE)
+]
 
 
 class Fused(Settings):

@@ -137,6 +137,32 @@ def test_unique_codes_are_unique(catalogue, kind):
     assert len(np.unique(found.codes[1:], axis=0)) == 60
 
 
+def test_few_items_with_codes_of_their_own_are_warned_of(catalogue, tmp_path):
+    said: list[str] = []
+    few = ItemsConfig(encoder=ENCODER, quantiser=Product(levels=2, size=3))
+    for _ in range(2):  # made, then found in the cache
+        found = item_codes(*catalogue, few, unique=False, cache=tmp_path, progress=said.append)
+    (warning,) = found.quality["warnings"]
+    assert said == [f"warning: {warning}"] * 2
+    _, holders = np.unique(found.codes[1:], axis=0, return_counts=True)
+    assert f"only {(holders == 1).sum() / 60:.1%} of 60 items" in warning
+    assert f"up to {holders.max()} share" in warning
+    assert make(catalogue, few.model_copy(update={"collisions": "level"})).quality["warnings"] == []
+    enough = ItemsConfig(encoder=RandomVectors(dim=16), quantiser=Product(levels=8, size=8))
+    assert make(catalogue, enough).quality["warnings"] == []
+
+
+def test_codes_stored_before_there_were_warnings(catalogue, tmp_path, monkeypatch):
+    few = ItemsConfig(encoder=ENCODER, quantiser=Product(levels=2, size=3))
+    monkeypatch.setattr(module, "_store", lambda path, made, store=module._store: store(path, without(made)))
+
+    def without(made):
+        return ItemCodes(made.codes, made.sizes, {k: v for k, v in made.quality.items() if k != "warnings"})
+
+    first = make(catalogue, few, cache=tmp_path)
+    assert make(catalogue, few, cache=tmp_path).quality["warnings"] == first.quality["warnings"] != []
+
+
 def test_more_collisions_than_the_level_holds(catalogue):
     log, _ = catalogue
     log.item_table.loc[[5, 8, 11, 14], ["title", "kind"]] = ["bike chain", "bike"]

@@ -20,6 +20,7 @@ QUANTISERS = [
 ENCODERS = [
     settings.TfidfSvd(ngrams=(1, 3)),
     settings.SentenceEncoder(model="here"),
+    settings.WordLlama(dim=64),
     settings.RandomVectors(dim=8),
     settings.Cooccurrence(window=3),
     settings.FileVectors(path="vectors.npy"),
@@ -61,6 +62,7 @@ def test_parts_are_read_by_their_kinds():
         ({"encoder": {"kind": "fused", "weights": [1, 2, 3]}}, "2 'parts' and 3 'weights'"),
         ({"encoder": {"kind": "fused", "parts": [{"kind": "fused"}, {}]}}, "unknown kind 'fused'"),
         ({"encoder": {"kind": "fused", "parts": [{"dims": 3}, {}]}}, "did you mean 'dim'?"),
+        ({"encoder": {"char_ngrams": [3, 2]}}, "'char_ngrams' is [shortest, longest]"),
         ({"text": {"fields": ["title"], "template": "{title}"}}, "exclude each other"),
         ({"collisions": "digit"}, "collisions"),
     ],

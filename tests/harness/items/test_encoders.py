@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import logging
+import socket
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
+from tokenizers import Tokenizer
 
 from harness.data.cooccurrence import ppmi
 from harness.errors import InputError
 from harness.items import encoders
-from harness.items.config import Cooccurrence, Fused, ItemsConfig, RandomVectors, SentenceEncoder, TfidfSvd
+from harness.items.config import Cooccurrence, Fused, ItemsConfig, RandomVectors, SentenceEncoder, TfidfSvd, WordLlama
 from harness.items.encoders import ItemData, embed
 from harness.items.text import item_texts
 
 SMALL = TfidfSvd(dim=8, min_items=1)
 
 
-def vectors(texts, train, encoder, *, seed=0, cache=None):
+def vectors(texts, train, encoder, *, seed=0, **options):
     """Of items with these texts, ``train`` being those of the training part; the first text is that of padding."""
     data = SimpleNamespace(
         ids=[f"i{i}" for i in range(1, len(texts))],
@@ -25,7 +30,7 @@ def vectors(texts, train, encoder, *, seed=0, cache=None):
         fitted_on=np.asarray(train),
         config=ItemsConfig(seed=seed),
     )
-    return embed(data, encoder, cache=cache)
+    return embed(data, encoder, **options)
 
 
 @pytest.fixture
@@ -114,6 +119,74 @@ def test_a_part_is_named_in_its_errors(behaviour):
         embed(behaviour, Fused(parts=(SMALL, Cooccurrence())))
 
 
+CHINESE = [  # the second of each pair is the first one's neighbour; no two titles share a word between spaces
+    "无线蓝牙耳机", "蓝牙运动耳机", "不锈钢保温杯", "儿童保温杯", "机械键盘", "静音键盘",
+    "龙井绿茶", "明前龙井茶", "男士跑步鞋", "女士跑步鞋", "登山背包", "防水背包",
+]  # fmt: skip
+
+
+def neighbours(found: np.ndarray) -> list[int]:
+    likeness = found @ found.T
+    np.fill_diagonal(likeness, -2)
+    return likeness.argmax(1).tolist()
+
+
+def test_titles_without_spaces_find_their_neighbours_by_characters():
+    expected = [place ^ 1 for place in range(12)]
+    texts, train = ["", *CHINESE], range(1, 13)
+    for analyzer in ("auto", "char"):
+        found = vectors(texts, train, TfidfSvd(dim=8, min_items=1, analyzer=analyzer))
+        assert neighbours(found) == expected
+    by_word = vectors(texts, train, TfidfSvd(dim=8, min_items=1, analyzer="word"))
+    assert sum(a == b for a, b in zip(neighbours(by_word), expected, strict=True)) < 6
+
+
+def test_the_script_of_most_titles_decides(texts):
+    """Auto is by word where most titles have spaces, and leaves the entry in the cache as it was before."""
+    train = np.arange(1, 61)
+    mixed = [*texts[:32], *(f"{title} 保温杯" for title in texts[32:])]
+    for titles, kind in ((texts, "word"), (mixed, "word"), ([f"{title} 保温杯" for title in texts], "char")):
+        chosen = TfidfSvd(dim=8, min_items=1, analyzer=kind)
+        np.testing.assert_array_equal(vectors(titles, train, SMALL), vectors(titles, train, chosen))
+
+
+def test_terms_of_one_item_only_are_warned_of(texts, tmp_path):
+    said: list[str] = []
+    by_word = TfidfSvd(dim=8, min_items=1, analyzer="word")
+    for _ in range(2):  # made, then found in the cache
+        vectors(["", *CHINESE], range(1, 13), by_word, cache=tmp_path, warn=said.append)
+    assert said[0] == said[1]
+    assert "100% of the words of the items' texts stand in one item only" in said[0]
+    assert "set analyzer: char" in said[0]
+    vectors(["", *CHINESE], range(1, 13), SMALL, warn=pytest.fail)
+    vectors(texts, np.arange(1, 61), SMALL, warn=pytest.fail)
+
+
+def test_word_llama_is_the_mean_of_token_vectors():
+    """Against the package's own table and tokenizer, with the network cut off."""
+    package = Path(pytest.importorskip("wordllama", reason="the extra harness[wordllama] is not installed").__file__)
+    table = load_file(package.parent / "weights/l2_supercat_256.safetensors")["embedding.weight"].astype(np.float32)
+    tokenizer = Tokenizer.from_file(str(package.parent / "tokenizers/l2_supercat_tokenizer_config.json"))
+    texts = ["", "green tea", "a longer text about a road bike's brakes", "", "black tea"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asked the network"))
+        level, handlers = logging.root.level, logging.root.handlers[:]
+        found = vectors(texts, [1], WordLlama())
+        narrow = vectors(texts, [1], WordLlama(dim=64))
+        assert (logging.root.level, logging.root.handlers) == (level, handlers)
+    for row, text in zip(found, texts[1:], strict=True):
+        tokens = tokenizer.encode(text, add_special_tokens=False).ids
+        np.testing.assert_allclose(row, table[tokens].mean(0) if tokens else np.zeros(256), atol=1e-5)
+    np.testing.assert_array_equal(narrow, found[:, :64])
+
+
+def test_missing_word_llama_names_the_extra(texts, monkeypatch, tmp_path):
+    monkeypatch.setattr(encoders.importlib.util, "find_spec", lambda name: None)
+    for cache in (None, tmp_path):
+        with pytest.raises(InputError, match=r"package wordllama.*pip install 'harness\[wordllama\]'"):
+            vectors(texts, [1], WordLlama(), cache=cache)
+
+
 def test_cache_is_hit_by_equal_content_alone(texts, tmp_path, monkeypatch):
     train = np.arange(1, 61)
     first = vectors(texts, train, SMALL, cache=tmp_path)
@@ -151,7 +224,7 @@ def test_sentence_encoder_is_asked_for_items_in_order(texts, monkeypatch):
     module = ModuleType("sentence_transformers")
     module.SentenceTransformer = StandIn
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
-    monkeypatch.setattr(encoders, "_require_sentence_transformers", lambda: None)
+    monkeypatch.setattr(encoders, "_require", lambda *_: None)
     found = vectors(texts, np.arange(1, 3), SentenceEncoder(model="some/model", revision="v1", batch_size=7))
     assert asked.pop("sentences") == texts[1:]
     assert asked == {"model": "some/model", "revision": "v1", "device": "cpu", "batch_size": 7, "bar": True}
