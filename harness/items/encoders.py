@@ -256,9 +256,9 @@ def _tfidf_svd(
         rare = sum(count == 1 for count in items.values()) / max(1, items.total())
         if rare > 0.5:
             warn(
-                f"TF-IDF: {rare:.0%} of the words of the items' texts stand in one item only, so the vectors say little "
-                "of which items are alike; set the encoder's analyzer: char, name more columns in items.text.fields, or "
-                "take items.encoder.kind: cooccurrence"
+                f"TF-IDF: {rare:.0%} of the words of the items' texts stand in one item only, so the vectors say "
+                "little of which items are alike; set analyzer: char, name more columns in items.text.fields, or take "
+                "items.encoder.kind: cooccurrence"
             )
     try:
         fitted = words.fit_transform(train)  # (n, terms)
