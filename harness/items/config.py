@@ -140,8 +140,8 @@ class FileVectors(Settings):
     all columns of numbers but that of the ids."""
     ids: str | None = None
     """``.npy`` and ``.safetensors``: a text file with the item id of each row, one a line; null: the file of the same
-    name that ends in ``.txt``, or ``ids`` in the safetensors file (a tensor of whole numbers, or a JSON list in its
-    metadata). Parquet: the column of ids; null: ``item_id``."""
+    name that ends in ``.txt``, and for safetensors ``ids`` within (a tensor of whole numbers, or a JSON list in the
+    metadata). ``.parquet``: the column of ids; null: ``item_id``."""
     missing: Literal["error", "zero"] = "error"
     """What to do with an item without a vector: refuse, or give it zeros."""
     extra_items: Literal["error", "ignore"] = "error"

@@ -31,8 +31,8 @@ def vector_files(config: FileVectors, where: str = "items.encoder") -> list[Path
     files = [path]
     if path.suffix != ".parquet" and config.ids is not None:
         files.append(Path(config.ids))
-    elif path.suffix == ".npy" or (path.suffix == ".safetensors" and _list_beside(path).is_file()):
-        files.append(_list_beside(path))
+    elif path.suffix == ".npy":
+        files.append(path.with_suffix(".txt"))
     for file in files:
         if not file.is_file():
             remedy = (
@@ -99,10 +99,6 @@ def read_vectors(items: Sequence[str], config: FileVectors, where: str = "items.
             f"leave the item out and set {where}.missing: zero"
         )
     return found
-
-
-def _list_beside(path: Path) -> Path:
-    return path.with_suffix(".txt")
 
 
 def _lines(path: Path, where: str) -> list[str]:
