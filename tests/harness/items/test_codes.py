@@ -13,6 +13,7 @@ from harness.items.codes import ItemCodes, item_codes
 from harness.items.config import (
     Cooccurrence,
     FileCodes,
+    FileVectors,
     Fused,
     ItemsConfig,
     OptimisedProduct,
@@ -114,6 +115,21 @@ def test_behaviour_needs_no_text(catalogue, tmp_path):
     assert make(catalogue, settings, cache=tmp_path).fingerprint == found.fingerprint
     with pytest.raises(InputError, match=r"no item text.*items\.encoder\.kind: cooccurrence"):
         make(catalogue, ItemsConfig(encoder=BEHAVIOUR["fused"], quantiser=KINDS["opq"]))
+
+
+def test_ready_vectors_are_told_apart_by_content(catalogue, tmp_path):
+    log, _ = catalogue
+    log.item_table = None
+    rows = np.random.default_rng(0).standard_normal((60, 12)).astype(np.float32)
+    (tmp_path / "vectors.txt").write_text("\n".join(log.items[:0:-1]))  # the last item first
+    settings = ItemsConfig(encoder=FileVectors(path=str(tmp_path / "vectors.npy")), quantiser=KINDS["opq"])
+    prints = []
+    for content in (rows, rows[::-1], rows):
+        np.save(tmp_path / "vectors.npy", content)
+        np.testing.assert_array_equal(embed(ItemData(*catalogue, settings), settings.encoder), content[::-1])
+        prints.append(make(catalogue, settings, cache=tmp_path / "cache").fingerprint)
+    assert prints[0] == prints[2] != prints[1]
+    assert len(entries(tmp_path / "cache")) == 2
 
 
 def test_collision_level_numbers_equal_codes_in_item_order(catalogue):
