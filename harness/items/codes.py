@@ -16,17 +16,16 @@ from safetensors.numpy import save
 
 from harness.errors import InputError
 from harness.files import digest, file_digest, whole_file
-from harness.items.config import FileCodes, ItemsConfig, RandomVectors, ResidualKMeans, ResidualVAE
-from harness.items.encoders import embed, embedding_key
+from harness.items.config import FileCodes, ItemsConfig, ResidualKMeans, ResidualVAE
+from harness.items.encoders import ItemData, embed, embedding_key
 from harness.items.index_file import read_index
-from harness.items.quality import code_quality, loss_quality
-from harness.items.text import item_texts
+from harness.items.quality import code_quality, loss_quality, shared_codes
 
 if TYPE_CHECKING:
     from harness.data.log import EventLog
     from harness.data.splits import Split
 
-__all__ = ["ItemCodes", "item_codes", "training_items"]
+__all__ = ["ItemCodes", "item_codes"]
 
 _VERSION = 1
 """Counts changes of this package that change codes, so that no cached ones of before are taken."""
@@ -43,8 +42,9 @@ class ItemCodes:
     quality: dict[str, Any] = field(default_factory=dict)
     """``quantiser`` (its kind); what :func:`harness.items.quality.code_quality` says of the quantiser's own
     levels, so without the collision level; ``residual`` (whether a level refines those before it);
-    ``collision_level`` (whether there is one); and where a quantiser was fitted here, not read from a file,
-    ``fitted_on`` (items), ``error`` and ``cosine`` of :func:`harness.items.quality.loss_quality`."""
+    ``collision_level`` (whether there is one); ``warnings`` (a list of sentences); and where a quantiser was
+    fitted here, not read from a file, ``fitted_on`` (items), ``error`` and ``cosine`` of
+    :func:`harness.items.quality.loss_quality`."""
 
     @property
     def fingerprint(self) -> str:
@@ -73,49 +73,35 @@ def item_codes(
         unique: no two items may have the same codes. Fitted codes then always get a collision level, even where
             nobody collides, so that their form does not hang on an accident of the data. Codes of a file are
             taken as they are if they are unique.
-        progress: told a line from time to time while a quantiser trains.
+        progress: told a line from time to time while a quantiser trains, and each of the codes' warnings.
 
     Raises:
         InputError: an item without text, codes of a file that don't fit the catalogue or collide where they must
             not, more colliding items than the collision level holds, too few items for the codebooks.
     """
-    train = training_items(log, split) if config.fit_on == "train" else np.arange(1, len(log.items))
-    texts = _texts(log, config)
+    data = ItemData(log, split, config)
     path = None
     if cache is not None:
-        path = Path(cache) / "codes" / f"{_key(log, texts, train, config, unique)}.safetensors"
-        stored = _load(path)
-        if stored is not None:
-            return stored
-    made = _make(log, texts, train, config, unique, cache, progress)
-    if path is not None:
-        text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
-        small = made.codes.astype(np.min_scalar_type(max(made.sizes) - 1))  # mostly a byte a code
-        with whole_file(path) as aside:
-            aside.write_bytes(save({"codes": small}, metadata={"json": text}))
+        path = Path(cache) / "codes" / f"{_key(data, unique)}.safetensors"
+    made = None if path is None else _load(path)
+    if made is None:
+        made = _make(data, unique, cache, progress)
+        if path is not None:
+            _store(path, made)
+    for line in made.quality["warnings"] if progress is not None else ():
+        progress(f"warning: {line}")
     return made
 
 
-def training_items(log: EventLog, split: Split) -> np.ndarray:
-    """(n,) int64, ascending: the dense ids of the items that occur in the training part."""
-    _, positions = split.events("train")
-    return np.unique(log.item[positions])
-
-
-def _texts(log: EventLog, config: ItemsConfig) -> list[str] | None:
-    """Texts, where anything depends on them."""
-    needless = isinstance(config.quantiser, FileCodes) or isinstance(config.encoder, RandomVectors)
-    return None if needless else item_texts(log, config)
-
-
-def _key(log: EventLog, texts: list[str] | None, train: np.ndarray, config: ItemsConfig, unique: bool) -> str:
+def _key(data: ItemData, unique: bool) -> str:
+    config = data.config
     settings = config.model_dump(mode="json", include={"quantiser", "fit_on", "collisions", "collision_size", "seed"})
     made_from: dict[str, Any] = {"version": _VERSION, "settings": settings, "unique": unique}
     if isinstance(config.quantiser, FileCodes):
-        made_from |= {"items": [str(item) for item in log.items], "file": _digest_of(config.quantiser.path)}
+        made_from |= {"items": ["", *data.ids], "file": _digest_of(config.quantiser.path)}
     else:
-        made_from["vectors"] = embedding_key(texts or [""] * len(log.items), train, config.encoder, config.seed)
-        made_from["train"] = digest(train.tolist())
+        made_from["vectors"] = embedding_key(data, config.encoder)
+        made_from["train"] = digest(data.fitted_on.tolist())
         libraries = ("faiss-cpu", "numpy", "scikit-learn", "scipy", "torch")
         made_from["libraries"] = {name: _version(name) for name in libraries}
     return digest(made_from)
@@ -136,6 +122,13 @@ def _digest_of(path: str) -> str:
         raise InputError(f"items.quantiser.path {path}: {error.strerror.lower()}; give an existing file") from None
 
 
+def _store(path: Path, made: ItemCodes) -> None:
+    text = json.dumps({"sizes": made.sizes, "quality": made.quality, "fingerprint": made.fingerprint})
+    small = made.codes.astype(np.min_scalar_type(max(made.sizes) - 1))  # mostly a byte a code
+    with whole_file(path) as aside:
+        aside.write_bytes(save({"codes": small}, metadata={"json": text}))
+
+
 def _load(path: Path) -> ItemCodes | None:
     """What was stored, or None if there is nothing or it was damaged since: then it is made again."""
     try:
@@ -143,21 +136,16 @@ def _load(path: Path) -> ItemCodes | None:
             codes, rest = file.get_tensor("codes"), json.loads(file.metadata()["json"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
+    rest["quality"].setdefault("warnings", shared_codes(rest["quality"]))  # stored before there were any
     found = ItemCodes(codes.astype(np.int64), tuple(rest["sizes"]), rest["quality"])
     return found if found.fingerprint == rest["fingerprint"] else None
 
 
-def _make(
-    log: EventLog,
-    texts: list[str] | None,
-    train: np.ndarray,
-    config: ItemsConfig,
-    unique: bool,
-    cache: Path | None,
-    progress: Callable[[str], None] | None,
-) -> ItemCodes:
+def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[str], None] | None) -> ItemCodes:
+    log, config = data.log, data.config
     quantiser = config.quantiser
     extra: dict[str, Any] = {"quantiser": quantiser.kind, "fit_on": config.fit_on}
+    warnings: list[str] = []
     if isinstance(quantiser, FileCodes):
         codes = read_index(log.items, quantiser)  # (I, m)
         extra = {"quantiser": "file", "residual": True}
@@ -165,10 +153,10 @@ def _make(
         from harness.items.quantisers import quantise
 
         where = None if cache is None else Path(cache) / "vectors"
-        vectors = embed(texts or [""] * len(log.items), train, config.encoder, seed=config.seed, cache=where)
-        made = quantise(vectors, train - 1, quantiser, seed=config.seed, progress=progress)
+        vectors = embed(data, config.encoder, cache=where, warn=warnings.append)
+        made = quantise(vectors, data.fitted_on - 1, quantiser, seed=config.seed, progress=progress)
         codes = made.codes  # (I, m)
-        extra |= {"fitted_on": len(train), "residual": isinstance(quantiser, (ResidualKMeans, ResidualVAE))}
+        extra |= {"fitted_on": len(data.fitted_on), "residual": isinstance(quantiser, (ResidualKMeans, ResidualVAE))}
         extra |= {"moved": made.moved, **loss_quality(made.input, made.reconstruction)}
     sizes = (quantiser.size,) * codes.shape[1]
     quality = code_quality(codes, sizes) | extra
@@ -180,6 +168,7 @@ def _make(
     elif unique and colliding:
         raise InputError(_collision_message(codes, log, quantiser))
     quality["collision_level"] = len(sizes) > len(quality["levels"])
+    quality["warnings"] = [*warnings, *shared_codes(quality)]
     return ItemCodes(np.concatenate([np.zeros_like(codes[:1]), codes]), sizes, quality)
 
 

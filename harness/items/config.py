@@ -10,7 +10,10 @@ from harness.errors import InputError, nearest
 from harness.settings import Settings, parse
 
 __all__ = [
+    "Cooccurrence",
     "FileCodes",
+    "FileVectors",
+    "Fused",
     "ItemsConfig",
     "OptimisedProduct",
     "Product",
@@ -20,6 +23,7 @@ __all__ = [
     "SentenceEncoder",
     "TextConfig",
     "TfidfSvd",
+    "WordLlama",
 ]
 
 
@@ -62,13 +66,19 @@ class TextConfig(Settings):
 
 
 class TfidfSvd(Settings):
-    """TF-IDF of words, reduced by a truncated SVD (latent semantic analysis). Needs no download."""
+    """TF-IDF of words or characters, reduced by a truncated SVD (latent semantic analysis). Needs no download."""
 
     kind: Literal["tfidf-svd"] = "tfidf-svd"
     dim: PositiveInt = 256
     ngrams: tuple[PositiveInt, PositiveInt] = (1, 1)
     """Shortest and longest word sequence that counts as a term. Pairs of words let the categories, which many
     items share word for word, drown the rest."""
+    analyzer: Literal["word", "char", "auto"] = "auto"
+    """Terms are words, or sequences of characters within words; auto: characters where most texts are in a script
+    that puts no spaces between words (Chinese, Japanese, Thai, ...), words otherwise."""
+    char_ngrams: tuple[PositiveInt, PositiveInt] = (1, 3)
+    """Shortest and longest sequence of characters that counts as a term, in place of ``ngrams``. One Chinese
+    character is a word or half of one; for alphabets take [3, 5]."""
     min_items: PositiveInt = 2
     """A term counts if at least this many items have it."""
     max_terms: PositiveInt | None = 50_000
@@ -76,8 +86,10 @@ class TfidfSvd(Settings):
 
     @model_validator(mode="after")
     def _ordered(self) -> TfidfSvd:
-        if self.ngrams[0] > self.ngrams[1]:
-            raise ValueError("'ngrams' is [shortest, longest]; swap the two")
+        for name in ("ngrams", "char_ngrams"):
+            shortest, longest = getattr(self, name)
+            if shortest > longest:
+                raise ValueError(f"'{name}' is [shortest, longest]; swap the two")
         return self
 
 
@@ -93,11 +105,69 @@ class SentenceEncoder(Settings):
     batch_size: PositiveInt = 64
 
 
+class WordLlama(Settings):
+    """Means of the token vectors that the package wordllama carries, so no download. Needs ``harness[wordllama]``."""
+
+    kind: Literal["wordllama"] = "wordllama"
+    dim: Literal[64, 128, 256] = 256
+    """The vectors are trained so that their first 64 or 128 numbers do on their own (Matryoshka)."""
+
+
 class RandomVectors(Settings):
     """Control: vectors, and so codes, that know nothing of the text."""
 
     kind: Literal["random"] = "random"
     dim: PositiveInt = 128
+
+
+class Cooccurrence(Settings):
+    """Which items the same users have: PPMI over the training part, reduced by a truncated SVD. Needs no text."""
+
+    kind: Literal["cooccurrence"] = "cooccurrence"
+    dim: PositiveInt = 128
+    context: PositiveInt = 100
+    """A user's last so many training events count."""
+    window: PositiveInt | None = None
+    """Two items co-occur if they are at most so many events apart; null: any two of the context."""
+
+
+class FileVectors(Settings):
+    """Vectors that somebody else made (of images, say), matched by the data's own item ids."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    """``.npy``: (n, d) numbers. ``.safetensors``: the tensor ``vectors``. ``.parquet``: one column of lists, or else
+    all columns of numbers but that of the ids."""
+    ids: str | None = None
+    """``.npy`` and ``.safetensors``: a text file with the item id of each row, one a line; null: the file of the same
+    name that ends in ``.txt``, and for safetensors ``ids`` within (a tensor of whole numbers, or a JSON list in the
+    metadata). ``.parquet``: the column of ids; null: ``item_id``."""
+    missing: Literal["error", "zero"] = "error"
+    """What to do with an item without a vector: refuse, or give it zeros."""
+    extra_items: Literal["error", "ignore"] = "error"
+    """What to do with ids that are no item of the data."""
+
+
+_SINGLE = (TfidfSvd, SentenceEncoder, WordLlama, RandomVectors, Cooccurrence, FileVectors)
+_Single = Annotated[
+    TfidfSvd | SentenceEncoder | WordLlama | RandomVectors | Cooccurrence | FileVectors, _by_kind(*_SINGLE)
+]
+
+
+class Fused(Settings):
+    """Several encoders side by side: each part's rows are scaled to length 1, then by the part's weight."""
+
+    kind: Literal["fused"] = "fused"
+    parts: tuple[_Single, ...] = Field(default=(TfidfSvd(dim=128), Cooccurrence(dim=128)), min_length=2)
+    weights: tuple[PositiveFloat, ...] | None = None
+    """Of the parts, in their order; null: all 1. A quantiser that whitens undoes them but for the components that
+    its PCA drops."""
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> Fused:
+        if self.weights is not None and len(self.weights) != len(self.parts):
+            raise ValueError(f"{len(self.parts)} 'parts' and {len(self.weights)} 'weights'; give each part one weight")
+        return self
 
 
 class _Product(Settings):
@@ -192,11 +262,9 @@ class FileCodes(Settings):
 
 
 class ItemsConfig(Settings):
-    """From an item's text to its codes."""
+    """From what is known of an item to its codes."""
 
-    encoder: Annotated[
-        TfidfSvd | SentenceEncoder | RandomVectors, _by_kind(TfidfSvd, SentenceEncoder, RandomVectors)
-    ] = TfidfSvd()
+    encoder: Annotated[_Single | Fused, _by_kind(*_SINGLE, Fused)] = TfidfSvd()
     text: TextConfig = TextConfig()
     missing_text: Literal["error", "empty"] = "error"
     """What to do with an item without text: refuse, or encode the empty text."""

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["code_neighbours", "code_quality", "loss_quality"]
+__all__ = ["code_neighbours", "code_quality", "loss_quality", "shared_codes"]
+
+_ENOUGH = 0.9
+"""Share of items with codes of their own below which codes come with a warning."""
 
 
 def code_quality(codes: np.ndarray, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -35,6 +38,18 @@ def code_quality(codes: np.ndarray, sizes: tuple[int, ...]) -> dict[str, Any]:
         "alone": int((holders == 1).sum()) / len(codes),
         "collisions": {str(s): int(n) for s, n in zip(sizes_of_groups, groups, strict=True) if s > 1},
     }
+
+
+def shared_codes(quality: dict[str, Any]) -> list[str]:
+    """A warning, where too few items have codes of their own and no collision level tells the others apart."""
+    if quality["alone"] >= _ENOUGH or quality["collision_level"]:
+        return []
+    most = max(map(int, quality["collisions"]))
+    return [
+        f"only {quality['alone']:.1%} of {quality['items']} items have codes of their own (up to {most} share them), "
+        "and a model can't tell apart those that share: set items.collisions: level, take more levels, or an encoder "
+        "that tells items apart (items.encoder.kind: fused or cooccurrence)"
+    ]
 
 
 def loss_quality(vectors: np.ndarray, reconstruction: np.ndarray) -> dict[str, float]:

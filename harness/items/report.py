@@ -45,6 +45,8 @@ def codes_markdown(
         f"{quality['items']} items, quantiser `{quality['quantiser']}`, fingerprint `{codes.fingerprint[:16]}`.",
         "",
     ]
+    for line in quality["warnings"]:
+        lines += [f"**Warning:** {line}.", ""]
     if "fitted_on" in quality:
         lines += [
             f"Fitted on {quality['fitted_on']} items ({quality['fit_on']}). Reconstruction: "

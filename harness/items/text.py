@@ -41,7 +41,7 @@ def item_texts(log: Catalogue, config: ItemsConfig) -> list[str]:
     if not has_text(log, config):
         raise InputError(
             "items: the data set has no item text; name columns in items.text.fields, "
-            "or take codes that need none (items.encoder.kind: random, or items.quantiser.kind: file)"
+            "or take codes that need none (items.encoder.kind: cooccurrence or file, or items.quantiser.kind: file)"
         )
     template, fields = config.text.template, config.text.fields or tuple(log.text_fields)
     if template is not None:

@@ -185,29 +185,33 @@ def make_arm(study: Study, dataset: str, variant: str) -> Arm:
         done = ", ".join(sorted(model.tasks))
         raise InputError(f"{where}: model '{declared.model}' does not do the task '{study.task}', but: {done}")
     own: dict[str, Any] = {}
-    other: dict[str, dict[str, Any]] = {"training": dict(model.training_defaults), "data": {}, "items": {}}
-    tuned = study.tuned.get(dataset, {}).get(variant, {})
-    shared = {**study.common, **study.datasets[dataset]}
+    other = {
+        "training": dict(model.training_defaults),
+        "data": study.data.model_dump(),
+        "items": study.items.model_dump(),
+    }
+    layers = [study.common, study.datasets[dataset], declared.set, study.tuned.get(dataset, {}).get(variant, {})]
     if variant in study.references:
-        shared = {key: value for key, value in shared.items() if key.startswith("data.")}
-    for key, value in {**shared, **declared.set, **tuned}.items():
-        part, _, rest = key.partition(".")
-        if rest and part in other:
-            _put(other[part], rest.split("."), value, f"{where}: '{key}'")
-        elif rest:
-            _put(own, key.split("."), value, f"{where}: '{key}'")
-        else:
-            own[key] = value
-    data = merged(study.data.model_dump(), other["data"])
-    items = merged(study.items.model_dump(), other["items"])
+        layers[:2] = [{key: value for key, value in layer.items() if key.startswith("data.")} for layer in layers[:2]]
+    for layer in layers:
+        reached: dict[str, dict[str, Any]] = {part: {} for part in other}
+        for key, value in layer.items():
+            part, _, rest = key.partition(".")
+            if rest and part in other:
+                _put(reached[part], rest.split("."), value, f"{where}: '{key}'")
+            elif rest:
+                _put(own, key.split("."), value, f"{where}: '{key}'")
+            else:
+                own[key] = value
+        other = {part: merged(other[part], reached[part]) for part in other}
     return Arm(
         variant=variant,
         model=model,
         model_name=declared.model,
         config=parse(model.Config, own, f"{where} (model '{declared.model}')"),
         training=parse(TrainingConfig, other["training"], f"{where}, training"),
-        data=parse(DataConfig, data, f"{where}, data"),
-        items=parse(ItemsConfig, items, f"{where}, items"),
+        data=parse(DataConfig, other["data"], f"{where}, data"),
+        items=parse(ItemsConfig, other["items"], f"{where}, items"),
     )
 
 

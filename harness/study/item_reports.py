@@ -64,7 +64,8 @@ def codes_of_datasets(datasets: list[str], settings: list[str], inputs: Inputs) 
     chosen = from_pairs(_Choice, settings, "settings")
     for dataset in datasets:
         log, split = inputs.split(dataset, chosen.data)
-        yield Codes(log, split, chosen.items, item_codes(log, split, chosen.items, unique=False, cache=inputs.cache))
+        codes = item_codes(log, split, chosen.items, unique=False, cache=inputs.cache, progress=inputs.say)
+        yield Codes(log, split, chosen.items, codes)
 
 
 def write_item_report(found: Codes, folder: Path, examples: int) -> list[Path]:

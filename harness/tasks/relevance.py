@@ -10,18 +10,15 @@ data from answering 0 everywhere.
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from harness.data.batches import Windows
+from harness.data.cooccurrence import CONTEXT, ppmi
 from harness.data.log import EventLog
 from harness.data.splits import Split
 
 __all__ = ["BINS", "Relevance", "decile_shares"]
 
 BINS = 10
-CONTEXT = 100
-"""Items co-occur if both are among a user's last so many training events: one very long history has more pairs than
-thousands of usual ones, and as many pairs would not fit into memory."""
 PAIRS = 4096
 """Cosines that are worked out at once."""
 
@@ -31,15 +28,7 @@ class Relevance:
 
     def __init__(self, log: EventLog, split: Split) -> None:
         self.log = log
-        first = np.maximum(log.offsets[:-1], split.train_end - CONTEXT)
-        place = np.arange(len(log.item))
-        counted = (place >= np.repeat(first, log.lengths)) & (place < np.repeat(split.train_end, log.lengths))
-        user = np.repeat(np.arange(log.n_users), log.lengths)[counted]
-        has = sparse.csr_array(
-            (np.ones(len(user)), (user, log.item[counted])), shape=(log.n_users, len(log.items))
-        )  # (U, I + 1)
-        has.data[:] = 1  # a repeated item counts once per user
-        self.vectors = _ppmi(has)
+        self.vectors = ppmi(log, split, CONTEXT)  # (I + 1, I + 1)
 
     def __call__(self, windows: Windows, width: int) -> np.ndarray:
         """(R, width): the relevance of each event of R histories for the item after it; -1 where padded."""
@@ -57,19 +46,6 @@ class Relevance:
             part = slice(start, start + PAIRS)
             found[part] = (self.vectors[one[part]] * self.vectors[other[part]]).sum(axis=1)
         return found
-
-
-def _ppmi(has: sparse.csr_array) -> sparse.csr_array:
-    """Rows of PPMI of length 1, from (U, I) who has what."""
-    together = sparse.coo_array(has.T @ has)
-    other = together.row != together.col
-    row, column, count = together.row[other], together.col[other], together.data[other]
-    total = np.bincount(row, count, minlength=has.shape[1])
-    information = np.log(count * total.sum() / (total[row] * total[column]))
-    positive = information > 0
-    row, column, value = row[positive], column[positive], information[positive]
-    norm = np.sqrt(np.bincount(row, value**2, minlength=has.shape[1]))
-    return sparse.csr_array((value / norm[row], (row, column)), shape=(has.shape[1], has.shape[1]))
 
 
 def decile_shares(relevance: np.ndarray) -> np.ndarray:

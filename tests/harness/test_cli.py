@@ -199,6 +199,23 @@ class TestItemsReport:
         assert all(path.parent == tmp_path / "out" / "items" / "ml-100k" for path in paths)
         assert paths[0].read_text().count("## Nearest by code to item") == 2
 
+    @pytest.mark.parametrize("kind", ["cooccurrence", "fused"])
+    def test_without_texts(self, call, tmp_path, kind):
+        values = (f"items.encoder.kind={kind}", "items.quantiser={kind: rkmeans, levels: 2, size: 4}")
+        settings = [word for value in values for word in ("--set", value)]
+        if kind == "fused":
+            settings += ["--set", "items.encoder.parts=[{kind: cooccurrence, dim: 8}, {kind: random, dim: 8}]"]
+        else:
+            settings += ["--set", "items.encoder.dim=8"]
+        data = "synthetic-sessions:users=60,items=30"
+        code, out, err = call("items", "report", "--dataset", data, *settings)
+        assert code == 0, err
+        warning = "items have codes of their own"
+        assert (warning in err, warning in (tmp_path / out.split()[0]).read_text()) == (True, True)
+        code, _, err = call("items", "export", data, "codes.index.json", *settings)
+        assert code == 0, err
+        assert len(json.loads((tmp_path / "codes.index.json").read_text())) == 30
+
     def test_bad_input(self, call, study_file):
         for words, message in (
             ((), "name a study with --study or a data set"),

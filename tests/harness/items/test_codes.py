@@ -9,9 +9,12 @@ import pytest
 
 from harness.errors import InputError
 from harness.items import codes as module
-from harness.items.codes import ItemCodes, item_codes, training_items
+from harness.items.codes import ItemCodes, item_codes
 from harness.items.config import (
+    Cooccurrence,
     FileCodes,
+    FileVectors,
+    Fused,
     ItemsConfig,
     OptimisedProduct,
     Product,
@@ -20,6 +23,7 @@ from harness.items.config import (
     ResidualVAE,
     TfidfSvd,
 )
+from harness.items.encoders import ItemData, embed, training_items
 from harness.items.index_file import write_index
 
 ENCODER = TfidfSvd(dim=12, min_items=1)
@@ -28,6 +32,13 @@ KINDS = {
     "pq": Product(levels=3, size=6),
     "rkmeans": ResidualKMeans(size=4),
     "rqvae": ResidualVAE(size=4, hidden=(16,), latent=4, epochs=3, last_level="nearest"),
+}
+
+
+BEHAVIOUR = {
+    "cooccurrence": Cooccurrence(dim=12),
+    "near": Cooccurrence(dim=12, window=1),
+    "fused": Fused(parts=(ENCODER, Cooccurrence(dim=12))),
 }
 
 
@@ -79,6 +90,48 @@ def test_fitting_on_training_items_ignores_the_texts_of_others(catalogue, kind):
     np.testing.assert_array_equal(make(catalogue, config(kind)).codes[:60], before[:60])
 
 
+@pytest.mark.parametrize("encoder", BEHAVIOUR)
+@pytest.mark.parametrize("fit_on", ["train", "all"])
+def test_validation_and_test_events_decide_nothing(catalogue, encoder, fit_on):
+    """The events after the training part are poisoned: other items, in other orders."""
+    log, split = catalogue
+    settings = ItemsConfig(encoder=BEHAVIOUR[encoder], quantiser=KINDS["opq"], fit_on=fit_on)
+    before = make(catalogue, settings)
+    vectors = embed(ItemData(log, split, settings), settings.encoder)
+    held_out = np.setdiff1d(np.arange(len(log.item)), split.events("train")[1])
+    assert len(held_out) == 60
+    log.item[held_out] = np.random.default_rng(1).integers(1, 61, 60)
+    assert embed(ItemData(log, split, settings), settings.encoder).tobytes() == vectors.tobytes()
+    assert make(catalogue, settings).fingerprint == before.fingerprint
+    log.item[split.events("train")[1][:60]] = 3  # the training part does decide
+    assert make(catalogue, settings).fingerprint != before.fingerprint
+
+
+def test_behaviour_needs_no_text(catalogue, tmp_path):
+    log, _ = catalogue
+    log.item_table, log.text_fields = None, ()
+    settings = ItemsConfig(encoder=BEHAVIOUR["cooccurrence"], quantiser=KINDS["opq"])
+    found = make(catalogue, settings, cache=tmp_path)
+    assert make(catalogue, settings, cache=tmp_path).fingerprint == found.fingerprint
+    with pytest.raises(InputError, match=r"no item text.*items\.encoder\.kind: cooccurrence"):
+        make(catalogue, ItemsConfig(encoder=BEHAVIOUR["fused"], quantiser=KINDS["opq"]))
+
+
+def test_ready_vectors_are_told_apart_by_content(catalogue, tmp_path):
+    log, _ = catalogue
+    log.item_table = None
+    rows = np.random.default_rng(0).standard_normal((60, 12)).astype(np.float32)
+    (tmp_path / "vectors.txt").write_text("\n".join(log.items[:0:-1]))  # the last item first
+    settings = ItemsConfig(encoder=FileVectors(path=str(tmp_path / "vectors.npy")), quantiser=KINDS["opq"])
+    prints = []
+    for content in (rows, rows[::-1], rows):
+        np.save(tmp_path / "vectors.npy", content)
+        np.testing.assert_array_equal(embed(ItemData(*catalogue, settings), settings.encoder), content[::-1])
+        prints.append(make(catalogue, settings, cache=tmp_path / "cache").fingerprint)
+    assert prints[0] == prints[2] != prints[1]
+    assert len(entries(tmp_path / "cache")) == 2
+
+
 def test_collision_level_numbers_equal_codes_in_item_order(catalogue):
     plain = make(catalogue, config()).codes
     found = make(catalogue, config(collisions="level", collision_size=50))
@@ -98,6 +151,32 @@ def test_unique_codes_are_unique(catalogue, kind):
     found = make(catalogue, config(kind), unique=True)
     assert found.codes.shape == (61, 4)
     assert len(np.unique(found.codes[1:], axis=0)) == 60
+
+
+def test_few_items_with_codes_of_their_own_are_warned_of(catalogue, tmp_path):
+    said: list[str] = []
+    few = ItemsConfig(encoder=ENCODER, quantiser=Product(levels=2, size=3))
+    for _ in range(2):  # made, then found in the cache
+        found = item_codes(*catalogue, few, unique=False, cache=tmp_path, progress=said.append)
+    (warning,) = found.quality["warnings"]
+    assert said == [f"warning: {warning}"] * 2
+    _, holders = np.unique(found.codes[1:], axis=0, return_counts=True)
+    assert f"only {(holders == 1).sum() / 60:.1%} of 60 items" in warning
+    assert f"up to {holders.max()} share" in warning
+    assert make(catalogue, few.model_copy(update={"collisions": "level"})).quality["warnings"] == []
+    enough = ItemsConfig(encoder=RandomVectors(dim=16), quantiser=Product(levels=8, size=8))
+    assert make(catalogue, enough).quality["warnings"] == []
+
+
+def test_codes_stored_before_there_were_warnings(catalogue, tmp_path, monkeypatch):
+    few = ItemsConfig(encoder=ENCODER, quantiser=Product(levels=2, size=3))
+    monkeypatch.setattr(module, "_store", lambda path, made, store=module._store: store(path, without(made)))
+
+    def without(made):
+        return ItemCodes(made.codes, made.sizes, {k: v for k, v in made.quality.items() if k != "warnings"})
+
+    first = make(catalogue, few, cache=tmp_path)
+    assert make(catalogue, few, cache=tmp_path).quality["warnings"] == first.quality["warnings"] != []
 
 
 def test_more_collisions_than_the_level_holds(catalogue):

@@ -17,7 +17,15 @@ QUANTISERS = [
     settings.ResidualVAE(sinkhorn=0.01, hidden=()),
     settings.FileCodes(path="codes.index.json", offset=1),
 ]
-ENCODERS = [settings.TfidfSvd(ngrams=(1, 3)), settings.SentenceEncoder(model="here"), settings.RandomVectors(dim=8)]
+ENCODERS = [
+    settings.TfidfSvd(ngrams=(1, 3)),
+    settings.SentenceEncoder(model="here"),
+    settings.WordLlama(dim=64),
+    settings.RandomVectors(dim=8),
+    settings.Cooccurrence(window=3),
+    settings.FileVectors(path="vectors.npy"),
+    settings.Fused(parts=(settings.RandomVectors(), settings.FileVectors(path="v.npy")), weights=(1, 0.5)),
+]
 
 
 @pytest.mark.parametrize("quantiser", QUANTISERS)
@@ -33,6 +41,12 @@ def test_the_first_kind_is_taken_where_none_is_named():
     assert config.encoder == settings.TfidfSvd(dim=64)
 
 
+def test_parts_are_read_by_their_kinds():
+    written = {"kind": "fused", "parts": [{"kind": "cooccurrence", "dim": 8}, {"dim": 4}]}
+    parts = (settings.Cooccurrence(dim=8), settings.TfidfSvd(dim=4))
+    assert parse(ItemsConfig, {"encoder": written}, "items").encoder == settings.Fused(parts=parts)
+
+
 @pytest.mark.parametrize(
     ("values", "part"),
     [
@@ -44,6 +58,11 @@ def test_the_first_kind_is_taken_where_none_is_named():
         ({"quantiser": "opq"}, "expected keys and values such as {kind: opq}"),
         ({"quantizer": {}}, "did you mean 'quantiser'?"),
         ({"encoder": {"kind": "tfidf-svd", "ngrams": [2, 1]}}, "swap the two"),
+        ({"encoder": {"kind": "fused", "parts": [{"kind": "tfidf-svd"}]}}, "parts"),
+        ({"encoder": {"kind": "fused", "weights": [1, 2, 3]}}, "2 'parts' and 3 'weights'"),
+        ({"encoder": {"kind": "fused", "parts": [{"kind": "fused"}, {}]}}, "unknown kind 'fused'"),
+        ({"encoder": {"kind": "fused", "parts": [{"dims": 3}, {}]}}, "did you mean 'dim'?"),
+        ({"encoder": {"char_ngrams": [3, 2]}}, "'char_ngrams' is [shortest, longest]"),
         ({"text": {"fields": ["title"], "template": "{title}"}}, "exclude each other"),
         ({"collisions": "digit"}, "collisions"),
     ],

@@ -16,7 +16,7 @@ LEVELS = np.array([[0, 1], [0, 1], [0, 3], [2, 2], [1, 0]])
 def codes() -> ItemCodes:
     quality = code_quality(LEVELS, (4, 4))
     quality |= {"quantiser": "rqvae", "fit_on": "train", "fitted_on": 4, "error": 0.25, "cosine": 0.9}
-    quality |= {"residual": True, "moved": 0.2, "collision_level": True}
+    quality |= {"residual": True, "moved": 0.2, "collision_level": True, "warnings": ["they are too few"]}
     full = np.column_stack([LEVELS, [0, 1, 0, 0, 0]])
     return ItemCodes(np.concatenate([[[0, 0, 0]], full]), (4, 4, 256), quality)
 
@@ -24,6 +24,7 @@ def codes() -> ItemCodes:
 def test_markdown_says_what_the_codes_are(codes):
     ids, texts = ["", *"vwxyz"], ["", "a|b", "second", "third", "fourth", "fifth " * 40]
     text = codes_markdown(codes, ids, title="goods", texts=texts, examples=[1, 5], neighbours=2)
+    assert "**Warning:** they are too few." in text
     assert "25.0% of the variance is lost" in text
     assert "| 1 | 4 | 3 | 75.0% |" in text
     assert "| 2 | 4 | 4 | 100.0% |" in text

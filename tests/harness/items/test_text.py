@@ -68,5 +68,5 @@ def test_data_without_item_text(catalogue):
     assert not has_text(log, ItemsConfig())
     assert has_text(log, ItemsConfig(text=TextConfig(fields=("title",))))
     log.item_table = None
-    with pytest.raises(InputError, match=r"no item text.*kind: random"):
+    with pytest.raises(InputError, match=r"no item text.*kind: cooccurrence"):
         item_texts(log, ItemsConfig())

@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
+from harness.items.config import Cooccurrence, Fused, RandomVectors, TfidfSvd
 from harness.settings import parse
-from harness.study.cells import Inputs, make_cells
+from harness.study.cells import Inputs, make_arm, make_cells
 from harness.study.design import Study, load_study
 from harness.study.run_cell import build_model, task_data
 
@@ -122,6 +123,65 @@ def test_more_collisions_than_the_level_holds(refuses, study, tmp_path, data):
     line = refuses("run", "--study", study("tiger", **items), "--workers", "1")
     assert "the collision level tells 3 apart; raise items.collision_size" in line
     assert nothing_is_left(tmp_path)
+
+
+ENCODERS = {
+    "text": {"items.encoder.min_items": 1},
+    "behaviour": {"items.encoder.kind": "cooccurrence", "items.encoder.dim": 3},
+    "both": {
+        "items.encoder.kind": "fused",
+        "items.encoder.parts": [{"kind": "tfidf-svd", "dim": 2, "min_items": 1}, {"kind": "cooccurrence", "dim": 3}],
+        "items.encoder.weights": [1, 0.5],
+    },
+    "chance": {"items.encoder": {"kind": "random", "dim": 4}},
+}
+
+
+def test_variants_switch_the_encoder(data, tmp_path):
+    """What a data set or the study sets for one kind of encoder is not carried over to another kind."""
+    design = {
+        "study": "encoders",
+        "datasets": {str(data): {"items.encoder.ngrams": [1, 2]}},
+        "seeds": 1,
+        "data": {"max_length": 5},
+        "items": {"encoder": {"dim": 4}, "quantiser": {"kind": "rkmeans", "levels": 2, "size": 4}},
+        "variants": {name: {"model": "fair", "set": TINY["fair"] | items} for name, items in ENCODERS.items()},
+        "metrics": ["ndcg@10"],
+        "primary": "ndcg@10",
+    }
+    (tmp_path / "encoders.yaml").write_text(yaml.safe_dump(design))
+    chosen = load_study(str(tmp_path / "encoders.yaml"), settings=("items.quantiser.size=3",))
+    cells = make_cells(chosen, inputs := Inputs(None, tmp_path / "cache"))
+    assert {cell.arm.variant: cell.arm.items.encoder for cell in cells} == {
+        "text": TfidfSvd(dim=4, min_items=1, ngrams=(1, 2)),
+        "behaviour": Cooccurrence(dim=3),
+        "both": Fused(parts=(TfidfSvd(dim=2, min_items=1), Cooccurrence(dim=3)), weights=(1, 0.5)),
+        "chance": RandomVectors(dim=4),
+    }
+    assert len({inputs.codes(str(data), cell.arm).fingerprint for cell in cells}) == 4
+    only = load_study(str(tmp_path / "encoders.yaml"), settings=("variants.text.set={items.encoder.kind: fused}",))
+    assert make_arm(only, str(data), "text").items.encoder == Fused()
+
+
+def test_items_that_share_codes_differ_for_fair_with_a_collision_level(study, data, tmp_path):
+    """Eight items, four pairs of codes, and a level of another size than the others."""
+    rows = [f"i{number}\t{['red cup', 'blue hat'][number % 2]}" for number in range(ITEMS)]
+    (data / "mine.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *rows]) + "\n")
+    encoder, quantiser = {"dim": 1}, {"kind": "rkmeans", "levels": 2, "size": 2}
+    told: list[str] = []
+    for collisions, different in (("keep", 2), ("level", ITEMS)):
+        items = {"encoder": encoder, "quantiser": quantiser, "collisions": collisions, "collision_size": 5}
+        design, inputs = load_study(str(study("fair", **items))), Inputs(None, tmp_path / "cache", told.append)
+        (cell,) = make_cells(design, inputs)
+        tasks = task_data(design, cell, inputs, "cpu")
+        model = build_model(cell, tasks, inputs)
+        assert model.schema.code_sizes == ((2, 2) if collisions == "keep" else (2, 2, 5))
+        some_steps(model, tasks, 3)
+        _, batches = tasks.training_epoch(rows=model.needs.rows, batch_size=2, rng=np.random.default_rng(0))
+        scores = model.eval().score_items(next(batches))
+        assert scores.isfinite().all()
+        assert {len(row.unique()) for row in scores} == {different}
+    assert sum(line.startswith("warning: only 0.0% of 8 items") for line in told) == 1  # of "keep" alone
 
 
 def test_an_encoder_that_is_not_installed(refuses, study, tmp_path, monkeypatch):
