@@ -150,3 +150,23 @@ def test_what_a_reference_beats_is_said(tmp_path):
     assert [line.key for line in tables["differences"].lines] == ["no-focused-attention"]
     assert "no-mi-loss" in [line.key for line in tables["main"].lines]
     assert "Holm's correction for 1 comparison). For orientation, not tested: NO-MI-LOSS." in tables["main"].caption
+
+
+def test_what_a_base_rate_beats_is_said_by_loss_and_by_normalized_entropy(tmp_path):
+    """The mean of NE over actions weighs them otherwise than that of BCE: each has its own sentence."""
+    variants = {name: {"model": "interleaved", "label": name.upper()} for name in ("interleaved", "attn-lfa", "base")}
+    strength = {"interleaved": 1.0, "attn-lfa": -0.5, "base": 0.3}
+    folder = write_run(
+        tmp_path / "a", users=100, seeds=2, task="action", datasets=("d1", "d2"), variants=variants, strength=strength,
+        attention=False, references=["base"], primary="bce",
+    )  # fmt: skip
+    run = load_run(folder)
+    said = [sentence for sentence in verdicts(run) if "no better than" in sentence]
+    expected = []
+    for dataset in ("d1", "d2"):
+        for metric, label in (("bce", "BCE"), ("ne", "NE")):
+            means = {v: np.mean(list(run.by_seed(dataset, v, metric).values())) for v in variants}
+            assert means["interleaved"] < means["base"] < means["attn-lfa"]
+            bar = f"({label} {means['base']:.4f}, mean over seeds, untested)"
+            expected.append(f"On {dataset}, no better than BASE {bar}: ATTN-LFA.")
+    assert said == expected
