@@ -53,6 +53,9 @@ class UserBaseRate(BaseRate):
     That is the mean of a Beta posterior whose prior has mean r_a and is worth s_a events. The strength s_a > 0 is the
     one parameter of each action, fitted by cross-entropy like any model's. Like any model, it sees the events of the
     window, at most ``max_length``.
+
+    It says nothing of one item against another: among a user's own events it ranks those after a positive one higher,
+    so its GAUC is below 0.5 by construction where test parts are short (0 with one event of each kind).
     """
 
     fidelity = Fidelity(

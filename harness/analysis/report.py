@@ -258,21 +258,22 @@ def _beaten_by_references(run: Run) -> list[str]:
     By the primary metric, and for actions by NE, whose mean over actions gives a rare one the weight of any other.
     """
     metrics = dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary])
-    table = run.metric_table(metrics)
+    means = run.metric_table(metrics).groupby(level=["dataset", "variant"], sort=False).mean()
     sentences = []
-    for dataset in run.datasets:
-        for metric in metrics:
-            direction = -1 if lower_is_better(metric) else 1
-            means = table[metric].groupby(level=["dataset", "variant"], sort=False).mean().dropna()
-            values = {variant: value for (where, variant), value in means.items() if where == dataset}
-            for reference in [v for v in values if v not in run.contenders]:
-                bar = float(values[reference])
-                beaten = [run.label(v) for v in run.contenders if v in values and direction * (values[v] - bar) <= 0]
-                if beaten:
-                    sentences.append(
-                        f"On {dataset}, no better than {run.label(reference)} ({metric_label(metric)} "
-                        f"{fixed(bar, 4)}, mean over seeds, untested): {', '.join(beaten)}."
-                    )
+    for dataset, found in means.groupby(level="dataset", sort=False):
+        values = found.droplevel("dataset")
+        for reference in [v for v in values.index if v not in run.contenders]:
+            bars: dict[str, list[str]] = {}
+            for metric in metrics:
+                bar = float(values[metric][reference])
+                worse = values[metric] >= bar if lower_is_better(metric) else values[metric] <= bar
+                if beaten := ", ".join(run.label(v) for v in run.contenders if worse.get(v)):
+                    bars.setdefault(beaten, []).append(f"{metric_label(metric)} {fixed(bar, 4)}")
+            sentences += [
+                f"On {dataset}, no better than {run.label(reference)} ({', '.join(bar)}, mean over seeds, untested): "
+                f"{beaten}."
+                for beaten, bar in bars.items()
+            ]
     return sentences
 
 

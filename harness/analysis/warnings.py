@@ -29,8 +29,8 @@ def _of_actions(run: Run, dataset: str) -> list[str]:
         few = [f"{action} ({number})" for action, number in positives.items() if number < FEW_POSITIVES]
         if few:
             sentences.append(
-                f"On {dataset}, few test events (fewer than {FEW_POSITIVES}) have the action: {', '.join(few)}. What is "
-                "measured of it, and each mean over actions that holds it, rests on them."
+                f"On {dataset}, few test events (fewer than {FEW_POSITIVES}) have the action: {', '.join(few)}. Its "
+                "metrics, and each mean over actions that holds it, rest on them."
             )
         users = {action: run.metric(cell, f"gauc_users/{action}") for action in positives.index}
         few = [f"{action} ({int(number)})" for action, number in users.items() if number < FEW_USERS]
