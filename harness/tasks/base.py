@@ -34,9 +34,10 @@ class TaskData(ABC):
         self.sequences = Sequences(log, device)
 
     def schema(self, codes: np.ndarray | None = None, code_sizes: tuple[int, ...] = ()) -> Schema:
-        """What a model for this data is built from; item counts come from the training part alone."""
-        counts = np.zeros(len(self.log.items), dtype=np.int64)
-        np.add.at(counts, self.log.item[self.split.events("train")[1]], 1)
+        """What a model for this data is built from; all it says of events comes from the training part alone."""
+        users, events = self.split.events("train")
+        items = self.log.item[events].astype(np.int64)
+        counts = np.bincount(items, minlength=len(self.log.items))
         return Schema(
             n_items=len(self.log.items) - 1,
             n_users=len(self.log.users),
@@ -45,6 +46,8 @@ class TaskData(ABC):
             codes=None if codes is None else torch.from_numpy(codes).to(self.device),
             code_sizes=tuple(code_sizes),
             item_counts=torch.from_numpy(counts).to(self.device),
+            train_items=torch.from_numpy(items).to(self.device),
+            train_users=torch.from_numpy(users).to(self.device),
         )
 
     def training_epoch(
