@@ -86,6 +86,10 @@ class Schema:
     """(n_items + 1,) int64: events of each item in the training part."""
     action_counts: Tensor | None = None
     """(A,) int64: events of the training part with each action."""
+    train_items: Tensor | None = None
+    """(E,) int64: the items of the training part, user after user, each user's oldest first."""
+    train_users: Tensor | None = None
+    """(E,) int64: whose events these are, ascending."""
 
 
 @dataclass
@@ -152,6 +156,7 @@ class Recommender(nn.Module, ABC):
     """A model of the harness.
 
     Subclasses set the class variables, take ``(config, schema)`` and answer the methods of their tasks.
+    A model without parameters is not trained, and its ``losses`` not asked for.
     The training step (``losses``) has no ``.item()``, no Python branch on tensor values and no shape that
     depends on values. All randomness comes from torch's global generator, which the trainer seeds.
     """

@@ -34,6 +34,7 @@ from harness.training_config import Budget, TrainingConfig
 __all__ = ["Fitted", "fit"]
 
 CHECKPOINT = "checkpoint.safetensors"
+SECONDS = ("data_seconds", "train_seconds", "evaluation_seconds")
 
 
 @dataclass
@@ -81,18 +82,18 @@ def fit(
     """Trains ``model`` until its budget or patience ends; keeps a checkpoint in ``folder`` after each epoch.
 
     ``made_with`` names the code, versions and hardware that the bits of the result hang on: a checkpoint made with
-    others is left aside, and the cell starts anew.
+    others is left aside, and the cell starts anew. A model without parameters is left as it is, after no epoch.
 
     Raises:
         CellFailed: a loss or a score is not finite.
         Interrupted: ``should_stop`` said so; calling again with the same ``folder`` goes on.
     """
+    if not any(p.requires_grad for p in model.parameters()):
+        return Fitted(0, 0, "budget", [], {"parameters": 0, "epochs": 0, **dict.fromkeys(SECONDS, 0.0)})
     keep_freed_memory()
     optimizer = _optimizer(model, training)
     state, best = _resume(folder, model, optimizer, made_with, data.device)
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
-    if not any(p.requires_grad for p in model.parameters()):
-        budget = budget.model_copy(update={"epochs": 1})  # nothing to train: one pass for the loss and the validation
     better = operator.gt if data.higher_is_better(primary) else operator.lt
     memory = PeakMemory(data.device)
     if state.flops is None:
@@ -117,7 +118,7 @@ def fit(
         on_epoch(row)
 
     model.load_state_dict(best)
-    seconds = {part: sum(row[f"{part}_seconds"] for row in state.history) for part in ("data", "train", "evaluation")}
+    seconds = {part: sum(row[part] for row in state.history) for part in SECONDS}
     return Fitted(
         best_epoch=state.best_epoch,
         epochs=state.epoch,
@@ -126,9 +127,9 @@ def fit(
         cost={
             "parameters": sum(p.numel() for p in model.parameters()),
             "training_flops_per_event": state.flops,
-            **{f"{part}_seconds": value for part, value in seconds.items()},
-            "events_per_second": state.supervised / seconds["train"] if seconds["train"] else None,
-            **_tokens(model, state.read, seconds["train"]),
+            **seconds,
+            "events_per_second": state.supervised / seconds["train_seconds"] if seconds["train_seconds"] else None,
+            **_tokens(model, state.read, seconds["train_seconds"]),
             "peak_memory_bytes": state.peak_memory,
             "epochs": state.epoch,
             "resumed": state.resumed,

@@ -139,7 +139,7 @@ def accuracy_against_cost(run: Run) -> Figure:
                 if not ids:
                     continue
                 costs = [run.cost(cell).get("train_seconds") for cell in ids]
-                if None in costs:  # trained elsewhere
+                if not all(costs):  # trained elsewhere, or not at all
                     continue
                 seconds = np.array(costs)
                 values = np.array([run.metric(cell, run.primary) for cell in ids])

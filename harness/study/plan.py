@@ -120,7 +120,7 @@ def _records(results: Path) -> Iterator[_Record]:
             card, cost = read_json(path), read_json(path.parent / "cost.json")
         except InputError:  # a damaged record of another run is no reason not to plan this one
             continue
-        if cost.get("epochs") and all(cost.get(part) is not None for part in SECONDS):
+        if all(cost.get(part) is not None for part in SECONDS):
             yield _Record(path.parents[2], card, cost)
 
 
@@ -137,7 +137,7 @@ def _arm_plan(
         seconds = float(np.mean([_seconds(r) for r in same]))
         basis = f"{_count(same)} with these settings"
     elif alike:
-        seconds = float(np.mean([_seconds(r) / r.cost["epochs"] for r in alike])) * study.budget.epochs
+        seconds = float(np.mean([_seconds(r) / max(r.cost["epochs"], 1) for r in alike])) * study.budget.epochs
         basis = f"{_count(alike)} of this model with other settings, for all {study.budget.epochs} epochs"
     found = [r.cost["peak_memory_bytes"] for r in same or alike if r.cost.get("peak_memory_bytes")]
     if found:

@@ -133,7 +133,7 @@ def _record(study: Study, cell: Cell, fitted: Fitted, value: float, started: dat
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     """One line per epoch; a value that was not measured in an epoch stays empty."""
-    names = list(dict.fromkeys(name for row in history for name in row))
+    names = list(dict.fromkeys(["epoch", *(name for row in history for name in row)]))
     with whole_file(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()

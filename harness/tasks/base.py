@@ -34,11 +34,11 @@ class TaskData(ABC):
         self.sequences = Sequences(log, device)
 
     def schema(self, codes: np.ndarray | None = None, code_sizes: tuple[int, ...] = ()) -> Schema:
-        """What a model for this data is built from; counts come from the training part alone."""
-        counts = np.zeros(len(self.log.items), dtype=np.int64)
-        training = self.split.events("train")[1]
-        np.add.at(counts, self.log.item[training], 1)
-        actions = None if self.log.actions is None else self.log.actions[training].sum(0, dtype=np.int64)
+        """What a model for this data is built from; all it says of events comes from the training part alone."""
+        users, events = self.split.events("train")
+        items = self.log.item[events].astype(np.int64)
+        counts = np.bincount(items, minlength=len(self.log.items))
+        actions = None if self.log.actions is None else self.log.actions[events].sum(0, dtype=np.int64)
         return Schema(
             n_items=len(self.log.items) - 1,
             n_users=len(self.log.users),
@@ -48,6 +48,8 @@ class TaskData(ABC):
             code_sizes=tuple(code_sizes),
             item_counts=torch.from_numpy(counts).to(self.device),
             action_counts=None if actions is None else torch.from_numpy(actions).to(self.device),
+            train_items=torch.from_numpy(items).to(self.device),
+            train_users=torch.from_numpy(users).to(self.device),
         )
 
     def training_epoch(

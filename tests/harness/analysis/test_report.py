@@ -136,6 +136,19 @@ def test_action_study(action_dir, tmp_path):
     assert "candidates.tex" not in names
 
 
+def test_every_reference_names_what_does_not_pass_it(tmp_path):
+    strength = {"fair": 0.9, "no-mi-loss": 0.6, "popularity": 0.75, "transitions": 1.2}
+    variants = {v: {"model": "fair", "label": v} for v in strength}
+    references = ["popularity", "transitions"]
+    run = load_run(
+        write_run(tmp_path / "r", variants=variants, strength=strength, attention=False, references=references)
+    )
+    said = [sentence for sentence in verdicts(run) if "no better than" in sentence]
+    assert [sentence.split(" (")[0] for sentence in said] == [f"On ml-100k, no better than {v}" for v in references]
+    assert said[0].endswith("untested): no-mi-loss.")
+    assert said[1].endswith("untested): fair, no-mi-loss.")
+
+
 def test_what_a_reference_beats_is_said(tmp_path):
     strength = {"fair": 1.0, "no-focused-attention": 0.7, "no-mi-loss": 0.9}
     variants = {v: {"model": "fair", "label": v.upper()} for v in strength}
