@@ -90,13 +90,11 @@ class Attention(nn.Module):
         self.heads, self.head_dim, self.dropout = config.heads, config.head_dim, config.dropout
         inner = config.heads * config.head_dim
         self.query = nn.Linear(config.dim, inner, bias=False)
-        self.key = nn.Linear(config.dim, inner, bias=False)
-        self.value = nn.Linear(config.dim, inner, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * inner, bias=False)
         self.out = nn.Linear(inner, config.dim, bias=False)
         # The query's scale stands for the division by sqrt(head_dim) that T5 leaves out.
         nn.init.normal_(self.query.weight, std=(config.dim * config.head_dim) ** -0.5)
-        nn.init.normal_(self.key.weight, std=config.dim**-0.5)
-        nn.init.normal_(self.value.weight, std=config.dim**-0.5)
+        nn.init.normal_(self.key_value.weight, std=config.dim**-0.5)
         nn.init.normal_(self.out.weight, std=inner**-0.5)
 
     def split(self, x: Tensor) -> Tensor:
@@ -104,7 +102,8 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split(self.key(x)), self.split(self.value(x))  # (B, H, S, Dh)
+        keys, values = self.key_value(x).chunk(2, dim=-1)
+        return self.split(keys), self.split(values)  # (B, H, S, Dh)
 
     def forward(
         self, x: Tensor, keys_values: tuple[Tensor, Tensor], bias: Tensor, positions: Positions | None = None
@@ -117,9 +116,9 @@ class Attention(nn.Module):
         query = self.split(query if positions is None else positions.spread(query))  # (B, H, Q, Dh)
         keys, values = keys_values
         if maps_are_cheaper(x, self.dropout, self.training):
-            bias = bias.expand(*query.shape[:3], keys.shape[2])  # (B, H, Q, S)
-            query, keys, values, bias = (part.flatten(0, 1) for part in (query, keys, values, bias))  # (B * H, ...)
-            weights = torch.baddbmm(bias, query, keys.mT).softmax(dim=-1)  # (B * H, Q, S)
+            query, keys, values = (part.flatten(0, 1) for part in (query, keys, values))  # (B * H, ...)
+            scores = torch.bmm(query, keys.mT).unflatten(0, (-1, self.heads)).add_(bias)  # (B, H, Q, S)
+            weights = scores.softmax(dim=-1).flatten(0, 1)  # (B * H, Q, S)
             mixed = torch.bmm(dropout(weights, self.dropout, self.training), values)  # (B * H, Q, Dh)
             mixed = mixed.unflatten(0, (-1, self.heads))  # (B, H, Q, Dh)
         else:
@@ -133,7 +132,7 @@ class Attention(nn.Module):
 
         The keys and values of each position are (B, W or 1, H * Dh): a position that all beams share is kept once.
         """
-        own = self.key(x), self.value(x)  # (B, W, H * Dh) each
+        own = self.key_value(x).chunk(2, dim=-1)  # (B, W, H * Dh) each
         query = self.query(x)
         shape = (self.heads, self.head_dim)
         scores = [(query * keys).unflatten(-1, shape).sum(dim=-1) for keys, _ in (*past, own)]  # (B, W, H) each
