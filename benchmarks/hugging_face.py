@@ -86,8 +86,8 @@ def _stack(stack: Stack) -> Iterator[tuple[str, Tensor]]:
 
 
 def _attention(attention: Attention) -> Iterator[tuple[str, Tensor]]:
-    yield from (("q", attention.query.weight), ("k", attention.key.weight))
-    yield from (("v", attention.value.weight), ("o", attention.out.weight))
+    keys, values = attention.key_value.weight.chunk(2)
+    yield from (("q", attention.query.weight), ("k", keys), ("v", values), ("o", attention.out.weight))
 
 
 def inputs(model: TIGER, batch: Batch) -> dict[str, Tensor]:

@@ -162,11 +162,13 @@ def _train_epoch(
     started = time.perf_counter()
     torch.manual_seed(_derive(seed, epoch))
     n_batches, batches = data.training_epoch(
-        rows=model.needs.rows,
+        rows=model.needs_with(model.config).rows,
         batch_size=training.batch_size,
         rng=np.random.default_rng([seed, epoch]),
         stride=training.stride,
-        prefixes_per_user=training.prefixes_per_user,
+        share=training.prefixes,
+        seed=seed,
+        epoch=epoch,
     )
     state.total_steps = state.total_steps or n_batches * budget.epochs
     data_seconds = time.perf_counter() - started
@@ -277,11 +279,10 @@ def _flops_per_event(model: Recommender, data: TaskData, training: TrainingConfi
     from torch.utils.flop_counter import FlopCounterMode
 
     n_batches, batches = data.training_epoch(
-        rows=model.needs.rows,
+        rows=model.needs_with(model.config).rows,
         batch_size=min(training.batch_size, 64),
         rng=np.random.default_rng(0),
         stride=training.stride,
-        prefixes_per_user=1 if model.needs.rows == "prefixes" else None,
     )
     if not n_batches:
         raise InputError(f"data set '{data.log.name}' has no training target; its users are too short")

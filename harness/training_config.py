@@ -40,6 +40,6 @@ class TrainingConfig(Settings):
     schedule: Literal["constant", "linear", "cosine", "inverse-sqrt"] = "constant"
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     stride: int | None = Field(None, ge=1, description="events between two windows; None: the sequence length")
-    prefixes_per_user: int | None = Field(None, ge=1, description="prefixes drawn per user and epoch; None: all")
+    prefixes: float | None = Field(None, gt=0, le=1, description="share of all prefixes drawn for an epoch; None: all")
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False

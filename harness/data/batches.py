@@ -7,6 +7,7 @@ however windows overlap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.interface import Batch, Task
 
-__all__ = ["Sequences", "Windows", "all_positions", "prefixes", "training_windows"]
+__all__ = ["Sequences", "Windows", "all_positions", "dealt", "prefixes", "training_windows"]
 
 WIDTH_STEP = 8
 """Batches are padded to a multiple of this many events, so that few shapes occur."""
@@ -81,22 +82,34 @@ def prefixes(
     last: np.ndarray,
     *,
     max_length: int,
-    per_user: int | None,
-    rng: np.random.Generator,
+    share: float | None = None,
+    seed: int = 0,
+    epoch: int = 1,
 ) -> Windows:
     """One window per event of ``[begin, last)``, which is its last and its only supervised one.
 
-    With ``per_user`` so many of each user's prefixes are drawn, without replacement.
+    With ``share`` in (0, 1] the windows that :func:`dealt` gives to ``epoch``, whatever user they belong to.
     """
     count = np.maximum(last - begin, 0)
     user = np.repeat(np.arange(len(begin)), count)
     event = np.repeat(begin, count) + np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-    if per_user is not None:
-        order = np.lexsort((rng.random(len(user)), user))
-        place = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-        kept = np.sort(order[place < per_user])
+    if share is not None:
+        kept = dealt(len(user), share, seed, epoch)
         user, event = user[kept], event[kept]
     return Windows(user, np.maximum(begin[user], event + 1 - max_length), event + 1, event)
+
+
+def dealt(n: int, share: float, seed: int, epoch: int) -> np.ndarray:
+    """The rows, ascending, that ``epoch`` (from 1) gets of ``n``: a ``share`` in (0, 1] of them, drawn uniformly.
+
+    A shuffled deck is dealt over as many epochs as it lasts, then shuffled anew: with a share of 1/k, each row comes
+    once in every k epochs. What is left of a deck that does not divide evenly goes back into the next one.
+    """
+    epochs = math.floor(1 / share + 1e-9)  # that one deck lasts
+    deck, turn = divmod(epoch - 1, epochs)
+    bounds = np.rint(np.arange(epochs + 1) * share * n).astype(np.int64)
+    order = np.random.default_rng([seed, deck]).permutation(n)
+    return np.sort(order[bounds[turn] : bounds[turn + 1]])
 
 
 def training_windows(
@@ -107,15 +120,18 @@ def training_windows(
     rows: Literal["positions", "prefixes"],
     max_length: int,
     stride: int | None = None,
-    prefixes_per_user: int | None = None,
+    share: float | None = None,
+    seed: int = 0,
+    epoch: int = 1,
     rng: np.random.Generator,
 ) -> Windows:
     """The windows of one epoch. Retrieval supervises all training events but the last (which has no
-    target within the training part); action prediction supervises each of them."""
+    target within the training part); action prediction supervises each of them. ``share``, ``seed`` and ``epoch``
+    are for prefixes (see :func:`prefixes`), ``stride`` and ``rng`` for positions (:func:`all_positions`)."""
     begin = log.offsets[:-1]
     last = split.train_end - 1 if task is Task.RETRIEVAL else split.train_end
     if rows == "prefixes":
-        return prefixes(begin, last, max_length=max_length, per_user=prefixes_per_user, rng=rng)
+        return prefixes(begin, last, max_length=max_length, share=share, seed=seed, epoch=epoch)
     return all_positions(begin, begin, last, max_length=max_length, stride=stride or max_length, rng=rng)
 
 

@@ -59,9 +59,12 @@ class TaskData(ABC):
         batch_size: int,
         rng: np.random.Generator,
         stride: int | None = None,
-        prefixes_per_user: int | None = None,
+        share: float | None = None,
+        seed: int = 0,
+        epoch: int = 1,
     ) -> tuple[int, Iterator[Batch]]:
-        """How many batches one epoch has, and the batches, cut and shuffled by ``rng``."""
+        """How many batches one epoch has, and the batches, cut and shuffled by ``rng``; of prefixes the ``share`` that
+        ``epoch`` (from 1) of the training with ``seed`` gets."""
         windows = training_windows(
             self.log,
             self.split,
@@ -69,7 +72,9 @@ class TaskData(ABC):
             rows=rows,
             max_length=self.max_length,
             stride=stride,
-            prefixes_per_user=prefixes_per_user,
+            share=share,
+            seed=seed,
+            epoch=epoch,
             rng=rng,
         )
         groups = self.sequences.groups(windows, batch_size, rng)

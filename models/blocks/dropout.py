@@ -26,8 +26,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
     words.random_(-(2**63), None)  # the whole range: without bounds the sign bit would never be set
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = bits.ge(dropped - _STEPS // 2).to(x.dtype).mul_(_STEPS / (_STEPS - dropped))
-    return x * keep
+    keep = torch.empty_like(x, requires_grad=False)
+    torch.ge(bits, dropped - _STEPS // 2, out=keep)  # 0 or 1, without a mask of booleans in between
+    return x * keep.mul_(_STEPS / (_STEPS - dropped))
 
 
 class Dropout(nn.Module):

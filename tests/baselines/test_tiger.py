@@ -21,6 +21,7 @@ VARIANTS = {
     "user and separator": {"user_buckets": 3, "separator": True},
     "projected": {"embedding_dim": 8, "user_buckets": 5},
     "level": {"softmax": "level"},
+    "causal": {"encoder": "causal", "user_buckets": 3, "separator": True},
 }
 
 
@@ -146,7 +147,7 @@ def test_users_share_a_bucket_modulo_their_number():
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_a_row_depends_on_nothing_but_its_own_history(options):
     """Not on padding, not on the other rows, not on what stands in the padding, not on events before the window."""
-    model = make_model(**options)
+    model = make_model(make_schema(max_length=12), **{**options, **({"max_items": 2} if "encoder" in options else {})})
     batch = make_batch([3, 6, 9], width=12)
     together = model.score_items(batch)
     for row, length in enumerate([3, 6, 9]):
@@ -208,6 +209,82 @@ def test_the_loss_is_the_score_of_the_target():
         target = batch.targets.flatten()[batch.valid]
         own = model.score_items(batch).gather(1, target[:, None] - 1)
         torch.testing.assert_close(-own.mean() / 3, model.losses(batch)["codes"], atol=1e-5, rtol=1e-5)
+
+
+# A causal encoder: all positions in one pass
+
+CAUSAL = {
+    "plain": {},
+    "short reach": {"max_items": 2},
+    "user and separator": {"user_buckets": 3, "separator": True},
+    "level, projected": {"softmax": "level", "embedding_dim": 8},
+}
+
+
+def all_positions(lengths, width, first=0, seed=1):
+    """Sequences with a target at every position from ``first`` on."""
+    batch = make_batch(lengths, width=width, seed=seed, supervised=False)
+    inside = torch.arange(width) < batch.lengths[:, None]
+    batch.targets = torch.where(inside, torch.randint(1, 31, inside.shape), 0)
+    batch.valid = (inside & (torch.arange(width) >= first)).flatten().nonzero().flatten()
+    return batch
+
+
+def single_prefix(batch, flat):
+    row, position = divmod(flat, batch.items.shape[1])
+    items = batch.items[row : row + 1, : position + 1]
+    targets = F.pad(batch.targets.flatten()[flat].view(1, 1), (position, 0))
+    return Batch(items, torch.tensor([position + 1]), batch.users[row : row + 1], targets, torch.tensor([position]))
+
+
+@pytest.mark.parametrize("options", CAUSAL.values(), ids=CAUSAL)
+@pytest.mark.parametrize("first", [0, 2])
+def test_one_pass_over_all_positions_is_the_mean_over_single_prefixes(options, first):
+    model = make_model(encoder="causal", dropout=0.0, **options).train()
+    batch = all_positions([12, 4, 7], 12, first)
+    alone = [model.losses(single_prefix(batch, flat))["codes"] for flat in batch.valid.tolist()]
+    together = model.losses(batch)["codes"]
+    torch.testing.assert_close(together, torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)
+    parameters = list(model.parameters())
+    one, many = (torch.autograd.grad(loss, parameters) for loss in (together, torch.stack(alone).mean()))
+    for own, other in zip(one, many, strict=True):
+        torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", CAUSAL.values(), ids=CAUSAL)
+def test_the_loss_of_a_position_depends_on_no_later_event(options):
+    """By the gradient at the encoder's input, and within reach the position does depend on the events up to it."""
+    model = make_model(encoder="causal", **options)
+    batch = all_positions([8], 8)
+    per_event, user = model.tokens_per_event, "user_buckets" in options
+    seen = []
+
+    def record(_, args):
+        seen.append(args[0].detach().requires_grad_())
+        return seen[-1], *args[1:]
+
+    model.encoder.register_forward_pre_hook(record)
+    for position in range(8):
+        model.losses(dataclasses.replace(batch, valid=torch.tensor([position])))["codes"].backward()
+        sizes = seen[-1].grad.abs().sum(dim=2)[0, user:].view(8, per_event).sum(dim=1)  # per event
+        assert (sizes[: position + 1] > 0).tolist() == [
+            position - event <= (model.max_items - 1) * (1 + len(model.encoder.layers)) for event in range(position + 1)
+        ]
+        assert (sizes[position + 1 :] == 0).all()
+
+
+def test_a_causal_model_trains_on_positions_and_a_bidirectional_one_on_prefixes():
+    assert TIGER.needs_with(TIGERConfig()) == TIGER.needs
+    causal = TIGER.needs_with(TIGERConfig(encoder="causal"))
+    assert causal == dataclasses.replace(TIGER.needs, rows="positions")
+
+
+def test_both_encoders_are_the_same_model_where_the_history_is_one_event():
+    """With one event there is nothing to hide: the causal model is Hugging Face's T5 too."""
+    model = make_model(encoder="causal", user_buckets=0)
+    batch = make_batch([1, 1, 1])
+    expected = same_t5(model)(**inputs(model, batch), labels=labels(model, batch)).loss
+    torch.testing.assert_close(model.losses(batch)["codes"], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_training_learns_the_next_item():

@@ -101,6 +101,39 @@ def test_a_checkpoint_of_other_code_is_left_aside(data, tmp_path):
     assert fitted.epochs == 5
 
 
+class Rows(Settings):
+    prefixes: bool
+
+
+class Recording(Bigram):
+    """Asks for the rows that its settings name and keeps the (user, position) of every target that it is given."""
+
+    @classmethod
+    def needs_with(cls, config):
+        return Needs(rows="prefixes" if config.prefixes else "positions")
+
+    def losses(self, batch):
+        row, position = batch.valid // batch.items.shape[1], batch.valid % batch.items.shape[1]
+        self.seen.append((len(batch.items), list(zip(batch.users[row].tolist(), position.tolist(), strict=True))))
+        return super().losses(batch)
+
+
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_the_rows_are_those_of_the_settings_and_half_the_prefixes_come_in_every_second_epoch(tmp_path, prefixes):
+    log = load("synthetic-sessions:users=20,items=30,length=8", DataConfig())
+    data = Retrieval(log, make_split(log, DataConfig()), max_length=50, metrics=["ndcg@10"])
+    model = Recording(Rows(prefixes=prefixes), data.schema())
+    model.seen = []
+    training = TrainingConfig(batch_size=4, prefixes=0.5)
+    fit(model, data, training=training, budget=Budget(epochs=2), primary="ndcg@10", seed=3, folder=tmp_path)
+    batches = model.seen[1:]  # the first one measures the operations of a step
+    lengths = data.split.train_end - log.offsets[:-1] - 1
+    every = [(user, position) for user, length in enumerate(lengths) for position in range(length)]
+    targets = sorted(target for _, found in batches for target in found)
+    assert targets == (every if prefixes else sorted(2 * every))
+    assert all(rows == len(found) for rows, found in batches) is prefixes
+
+
 def test_patience_waits_for_a_validation(data, tmp_path):
     training = TrainingConfig(learning_rate=1e-12, batch_size=64)
     _, fitted = train(data, tmp_path, budget=Budget(epochs=40, patience=4, eval_every=3), training=training)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
-from harness.data.batches import Sequences, Windows, all_positions, prefixes, training_windows
+from harness.data.batches import Sequences, Windows, all_positions, dealt, prefixes, training_windows
 from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split
@@ -41,24 +42,47 @@ def test_windows_read_as_far_back_as_allowed(lengths, max_length):
     np.testing.assert_array_equal(w.start, np.maximum(begin[w.user], w.end - max_length))
 
 
-@given(LENGTHS, st.integers(1, 10), st.one_of(st.none(), st.integers(1, 4)))
-def test_prefixes_are_all_or_a_sample_without_replacement(lengths, max_length, per_user):
+@given(LENGTHS, st.integers(1, 10), st.one_of(st.none(), st.floats(0.05, 1)), st.integers(1, 30))
+def test_prefixes_are_all_or_a_sample_without_replacement(lengths, max_length, share, epoch):
     begin, end = _bounds(lengths)
-    w = prefixes(begin, end, max_length=max_length, per_user=per_user, rng=np.random.default_rng(1))
+    w = prefixes(begin, end, max_length=max_length, share=share, seed=1, epoch=epoch)
     assert len(set(w.supervised)) == len(w)
-    count = np.bincount(w.user, minlength=len(lengths))
-    np.testing.assert_array_equal(count, np.minimum(lengths, per_user or 10**9))
+    assert abs(len(w) - (share or 1) * sum(lengths)) <= 1
     np.testing.assert_array_equal(w.end, w.supervised + 1)
-    assert (w.start >= begin[w.user]).all()
+    np.testing.assert_array_equal(w.user, np.searchsorted(end, w.supervised, side="right"))
+    np.testing.assert_array_equal(w.start, np.maximum(begin[w.user], w.end - max_length))
 
 
-def test_drawn_prefixes_cover_all_over_the_epochs():
-    begin, end = _bounds([9, 5])
-    seen = set()
-    for epoch in range(60):
-        rng = np.random.default_rng([0, epoch])
-        seen |= set(prefixes(begin, end, max_length=9, per_user=1, rng=rng).supervised.tolist())
-    assert seen == set(range(14))
+@given(st.integers(0, 200), st.integers(1, 12), st.integers(0, 3))
+def test_a_share_of_one_in_k_deals_every_row_once_in_k_epochs(n, k, deck):
+    epochs = [dealt(n, 1 / k, seed=5, epoch=k * deck + turn) for turn in range(1, k + 1)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(epochs)), np.arange(n))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])  # 0.3: a tenth of each deck is left over; 0.7: one epoch a deck
+def test_dealt_prefixes_are_uniform_over_positions_and_history_lengths(share):
+    """Chi-squared against an equal share of every prefix: by its place in the history and by its user's length.
+
+    The sample of an epoch has no repetitions, which narrows the counts, so that the bound on the statistic is safe;
+    an equal number per user (few prefixes of long histories) exceeds it fifty times over.
+    """
+    lengths = np.random.default_rng(0).geometric(0.12, 400)
+    begin, end = _bounds(lengths)
+    firsts = [dealt(sum(lengths), share, 3, epoch) for epoch in range(1, 22, int(1 / share))]  # of each deck
+    user = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(sum(lengths)) - begin[user]
+    for value in (position, lengths[user]):
+        group = np.digitize(value, [2, 4, 8, 16, 32])
+        expected = np.bincount(group) * sum(map(len, firsts)) / sum(lengths)
+        found = sum(np.bincount(group[rows], minlength=len(expected)) for rows in firsts)
+        assert chisquare(found, expected).pvalue > 0.001
+    windows = prefixes(begin, end, max_length=9, share=share, seed=3, epoch=1)
+    np.testing.assert_array_equal(windows.supervised, firsts[0])
+
+
+def test_shuffled_decks_differ_between_seeds_and_decks():
+    drawn = [dealt(100, 0.5, seed, epoch).tolist() for seed in (0, 1) for epoch in (1, 2, 3)]
+    assert len({tuple(rows) for rows in drawn}) == 6
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ KINDS = {
     "opq": OptimisedProduct(levels=3, size=8, rotations=3),
     "pq": Product(levels=3, size=6),
     "rkmeans": ResidualKMeans(size=4),
+    "rkmeans, distinct": ResidualKMeans(size=4, last_level="distinct"),
     "rqvae": ResidualVAE(size=4, hidden=(16,), latent=4, epochs=3, last_level="nearest"),
 }
 

@@ -220,7 +220,9 @@ def test_published_files_train(tmp_path, real, name, first):
 
 def some_steps(model, data, steps: int) -> list[float]:
     """The loss of one batch before each step upon it."""
-    _, batches = data.training_epoch(rows=model.needs.rows, batch_size=32, rng=np.random.default_rng(0))
+    _, batches = data.training_epoch(
+        rows=model.needs_with(model.config).rows, batch_size=32, rng=np.random.default_rng(0)
+    )
     batch = next(batches)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     losses = []
