@@ -68,17 +68,18 @@ class Diagnostics:
         user states, and ``diagnostics_seconds``."""
         started = time.perf_counter()
         model = self.model
+        cosine = {}
         with _undisturbed(model, self.device):
+            if self.histories:  # before the batch below moves running statistics
+                model.eval()
+                with torch.inference_mode():
+                    cosine["state_cosine"] = mean_cosine(torch.cat([model.user_states(b) for b in self.histories]))
             torch.manual_seed(SEED)  # the same dropout and negatives in every epoch
             model.train()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 terms = model.losses(self.batch)
             shares = gradient_shares(terms, model.parameters())
-            row = {f"gradient/{name}": value for name, value in shares.items()}
-            if self.histories:
-                model.eval()
-                with torch.inference_mode():
-                    row["state_cosine"] = mean_cosine(torch.cat([model.user_states(b) for b in self.histories]))
+        row = {f"gradient/{name}": value for name, value in shares.items()} | cosine
         return row | {"diagnostics_seconds": time.perf_counter() - started}
 
 
