@@ -26,18 +26,18 @@ class ItemOnly(Ranker):
     fidelity = Fidelity(paper="item tower alone: the floor of the action models", status="control")
 
     def states(self, batch: Batch, own_action: bool, record: Weights | None = None) -> Tensor:
-        x, at = self.dropout(self.tokens(batch)), self.places(batch)  # (B, L, d)
+        x, at = self.tokens(batch), self.places(batch)  # (B, L, d)
         for layer in self.layers:
             x = self.causal(layer, x, at, record)
         return self.final_norm(x)
 
     def candidate_states(self, batch: Batch, candidates: Tensor) -> Tensor:
-        x, at = self.dropout(self.tokens(batch)), self.places(batch)
+        x, at = self.tokens(batch), self.places(batch)
         cache: Cache = []
         for layer in self.layers:
             x = self.causal(layer, x, at, cache=cache)
         there = self.candidate_places(batch, batch.lengths, candidates)
-        new = self.dropout(self.candidate_tokens(batch, candidates))  # (B, K, d)
+        new = self.candidate_tokens(batch, candidates)  # (B, K, d)
         return self.beside(new, there, cache, at, self.seen(batch))
 
     def attention_maps(self, batch: Batch, own_action: bool) -> AttentionMaps:
@@ -47,11 +47,11 @@ class ItemOnly(Ranker):
 
     def tokens(self, batch: Batch) -> Tensor:
         """(B, L, d)"""
-        return self.item_embedding(batch.items)
+        return self.dropout(self.item_embedding(batch.items))
 
     def candidate_tokens(self, batch: Batch, candidates: Tensor) -> Tensor:
         """(B, K, d)"""
-        return self.item_embedding(candidates)
+        return self.dropout(self.item_embedding(candidates))
 
 
 class LaggedAction(ItemOnly):
@@ -74,11 +74,11 @@ class LaggedAction(ItemOnly):
     def tokens(self, batch: Batch) -> Tensor:
         actions = self.action_encoder(self.labels(batch)[:, :-1])  # (B, L - 1, d)
         start = self.start.expand(len(actions), 1, -1)
-        return self.item_embedding(batch.items) + torch.cat((start, actions), 1)
+        return super().tokens(batch) + torch.cat((start, actions), 1)
 
     def candidate_tokens(self, batch: Batch, candidates: Tensor) -> Tensor:
         before = self.action_encoder(self.labels(batch).flatten(0, 1)[batch.last()])  # (B, d)
-        return self.item_embedding(candidates) + before[:, None]
+        return super().candidate_tokens(batch, candidates) + before[:, None]
 
 
 class ItemActionSum(Ranker):
@@ -104,12 +104,12 @@ class ItemActionSum(Ranker):
 
     def states(self, batch: Batch, own_action: bool, record: Weights | None = None) -> Tensor:
         items, at = self.item_embedding(batch.items), self.places(batch)
-        x = self.dropout(items + self.action_encoder(self.labels(batch)))  # (B, L, d)
+        x = self.dropout(items) + self.action_encoder(self.labels(batch))  # (B, L, d)
         if own_action:
             for layer in self.layers:
                 x = self.causal(layer, x, at, record)
             return self.final_norm(x)
-        y = self.dropout(items + self.placeholder)  # (B, L, d)
+        y = self.dropout(items) + self.placeholder  # (B, L, d)
         for index, layer in enumerate(self.layers):
             query, key, value, gate = layer.project(layer.norm(y), at)
             if index < len(self.layers) - 1:
@@ -126,12 +126,12 @@ class ItemActionSum(Ranker):
 
     def candidate_states(self, batch: Batch, candidates: Tensor) -> Tensor:
         at = self.places(batch)
-        x = self.dropout(self.item_embedding(batch.items) + self.action_encoder(self.labels(batch)))
+        x = self.dropout(self.item_embedding(batch.items)) + self.action_encoder(self.labels(batch))
         cache: Cache = []
         for layer in self.layers:
             x = self.causal(layer, x, at, cache=cache)
         there = self.candidate_places(batch, batch.lengths, candidates)
-        y = self.dropout(self.item_embedding(candidates) + self.placeholder)  # (B, K, d)
+        y = self.dropout(self.item_embedding(candidates)) + self.placeholder  # (B, K, d)
         return self.beside(y, there, cache, at, self.seen(batch))
 
     def attention_maps(self, batch: Batch, own_action: bool) -> AttentionMaps:

@@ -46,15 +46,25 @@ class Interleaved(Ranker):
         paper="Zhai et al., Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative "
         "Recommendations, ICML 2024, arXiv 2402.17152",
         status="reconstruction",
-        verified=("interleaving and where outputs are read", "the hstu layer, from the authors' research code"),
+        verified=(
+            "interleaving and where outputs are read",
+            "hstu: the layer's equations, initialisation, epsilon 1e-6 and division by the longest sequence, from the "
+            "authors' research code",
+        ),
         choices=(
             Choice("backbone", "pre-norm, RoPE and softmax as in Feed SR (arXiv 2602.12354)", "inferred"),
             Choice("positions", "each token counts in the published sequence", "inferred"),
+            Choice("attention_scale", "hstu: the code divides by the model's longest sequence", "verified"),
+            Choice("action_dropout", "as items have it, equally in all arms"),
             Choice("head", "not published for this comparison"),
         ),
         departures=(
             "item and action embeddings enter as they are, without an MLP each, as in the other arms",
-            "hstu: attention divided by the longest sequence, time bias from the query's own time",
+            "hstu: time bias from the query's own time, where the code takes the next event's",
+            "hstu: inputs not multiplied by sqrt(d), and no learned absolute positions beside the relative ones",
+            "hstu: the research code's layer; Meta's ranker has affine norms, biases, SiLU on the gate alone and "
+            "1/sqrt(d)",
+            "the final norm is an RMSNorm",
         ),
     )
 
@@ -101,10 +111,10 @@ class Interleaved(Ranker):
 
     def _tokens(self, batch: Batch) -> tuple[Tensor, Places]:
         """i_0, a_0, i_1, a_1, ...: (B, 2L, d), and their places."""
-        items, actions = self.item_embedding(batch.items), self.action_encoder(self.labels(batch))
+        items, actions = self.dropout(self.item_embedding(batch.items)), self.action_encoder(self.labels(batch))
         x = torch.stack((items, actions), 2).flatten(1, 2)  # (B, L, 2, d) -> (B, 2L, d)
         position = torch.arange(x.shape[1], device=x.device)
         if self.config.positions == "event":
             position = position // 2
         time = None if batch.times is None else batch.times.repeat_interleave(2, 1)  # (B, 2L)
-        return self.dropout(x), places(position, time, self.config.dim // self.config.heads)
+        return x, places(position, time, self.config.dim // self.config.heads)

@@ -84,6 +84,8 @@ class Schema:
     code_sizes: tuple[int, ...] = ()
     item_counts: Tensor | None = None
     """(n_items + 1,) int64: events of each item in the training part."""
+    action_counts: Tensor | None = None
+    """(A,) int64: events of the training part with each action."""
 
 
 @dataclass

@@ -89,8 +89,10 @@ def fit(
         Interrupted: ``should_stop`` said so; calling again with the same ``folder`` goes on.
     """
     optimizer = _optimizer(model, training)
-    state, best = _resume(folder, model, optimizer, made_with)
+    state, best = _resume(folder, model, optimizer, made_with, data.device)
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
+    if not any(p.requires_grad for p in model.parameters()):
+        budget = budget.model_copy(update={"epochs": 1})  # nothing to train: one pass for the loss and the validation
     better = operator.gt if data.higher_is_better(primary) else operator.lt
     memory = PeakMemory(data.device)
     if state.flops is None:
@@ -185,7 +187,8 @@ def _train_epoch(
             terms = losses(batch)
             loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
@@ -229,7 +232,7 @@ def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimi
     ]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
     return kind(
-        [group for group in groups if group["params"]],
+        [group for group in groups if group["params"]] or groups,
         lr=training.learning_rate,
         betas=(training.beta1, training.beta2),
         fused=True,
@@ -287,7 +290,9 @@ def _flops_per_event(model: Recommender, data: TaskData, training: TrainingConfi
     model.train()
     # Fused attention kernels hide their operations from the counter, plain ones do not.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        torch.stack(list(model.losses(batch).values())).sum().backward()
+        loss = torch.stack(list(model.losses(batch).values())).sum()
+        if loss.requires_grad:
+            loss.backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops() / len(batch.valid)
 
@@ -307,7 +312,7 @@ def _save(
 
 
 def _resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, made_with: str
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, made_with: str, device: torch.device
 ) -> tuple[_State, dict[str, Tensor]]:
     path = folder / CHECKPOINT
     fresh = _State(made_with=made_with)
@@ -331,5 +336,4 @@ def _resume(
         slots.setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     state.resumed += 1
-    device = next(model.parameters()).device
     return state, {name: tensor.to(device) for name, tensor in parts["best"].items()}

@@ -79,6 +79,7 @@ class AttnMVP(Ranker):
             Choice("head", "not published"),
             Choice("backbone", "pre-norm, RoPE and softmax as in Feed SR (arXiv 2602.12354)", "inferred"),
             Choice("action_encoder", "not published"),
+            Choice("action_dropout", "as items have it, equally in all arms"),
         ),
     )
 

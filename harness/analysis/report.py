@@ -29,6 +29,7 @@ from harness.analysis.style import save, style
 from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
 from harness.analysis.tuning import load_tuning
 from harness.analysis.verify import write_efficiency_evidence, write_evidence
+from harness.analysis.warnings import warnings_of
 from harness.files import as_file_name, write_text
 
 __all__ = ["Picture", "pictures", "verdicts", "write_report"]
@@ -252,20 +253,27 @@ def verdicts(run: Run) -> list[str]:
 
 
 def _beaten_by_references(run: Run) -> list[str]:
-    """Which variants have no better mean than a reference: what a reader must know before any difference."""
-    direction = -1 if lower_is_better(run.primary) else 1
-    means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
+    """Which variants have no better mean than a reference: what a reader must know before any difference.
+
+    By the primary metric, and for actions by NE, whose mean over actions gives a rare one the weight of any other.
+    """
+    metrics = dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary])
+    means = run.metric_table(metrics).groupby(level=["dataset", "variant"], sort=False).mean()
     sentences = []
     for dataset, found in means.groupby(level="dataset", sort=False):
         values = found.droplevel("dataset")
-        for reference in [v for v in run.variants if v not in run.contenders and v in values.index]:
-            bar = float(values[reference])
-            beaten = [run.label(v) for v in run.contenders if v in values.index and direction * (values[v] - bar) <= 0]
-            if beaten:
-                sentences.append(
-                    f"On {dataset}, no better than {run.label(reference)} ({metric_label(run.primary)} "
-                    f"{fixed(bar, 4)}, mean over seeds, untested): {', '.join(beaten)}."
-                )
+        for reference in [v for v in values.index if v not in run.contenders]:
+            bars: dict[str, list[str]] = {}
+            for metric in metrics:
+                bar = float(values[metric][reference])
+                worse = values[metric] >= bar if lower_is_better(metric) else values[metric] <= bar
+                if beaten := ", ".join(run.label(v) for v in run.contenders if worse.get(v)):
+                    bars.setdefault(beaten, []).append(f"{metric_label(metric)} {fixed(bar, 4)}")
+            sentences += [
+                f"On {dataset}, no better than {run.label(reference)} ({', '.join(bar)}, mean over seeds, untested): "
+                f"{beaten}."
+                for beaten, bar in bars.items()
+            ]
     return sentences
 
 
@@ -319,6 +327,7 @@ def page(run: Run, tables: list[Table], drawn: list[Picture], claims: Table | No
         title=run.study.get("title") or run.name,
         question=run.study.get("question") or "",
         verdicts=verdicts(run),
+        warnings=warnings_of(run),
         tables=list(shown.values()),
         claims=claims and Markup(html_table(claims)),
         cost=cost,

@@ -34,9 +34,11 @@ class TaskData(ABC):
         self.sequences = Sequences(log, device)
 
     def schema(self, codes: np.ndarray | None = None, code_sizes: tuple[int, ...] = ()) -> Schema:
-        """What a model for this data is built from; item counts come from the training part alone."""
+        """What a model for this data is built from; counts come from the training part alone."""
         counts = np.zeros(len(self.log.items), dtype=np.int64)
-        np.add.at(counts, self.log.item[self.split.events("train")[1]], 1)
+        training = self.split.events("train")[1]
+        np.add.at(counts, self.log.item[training], 1)
+        actions = None if self.log.actions is None else self.log.actions[training].sum(0, dtype=np.int64)
         return Schema(
             n_items=len(self.log.items) - 1,
             n_users=len(self.log.users),
@@ -45,6 +47,7 @@ class TaskData(ABC):
             codes=None if codes is None else torch.from_numpy(codes).to(self.device),
             code_sizes=tuple(code_sizes),
             item_counts=torch.from_numpy(counts).to(self.device),
+            action_counts=None if actions is None else torch.from_numpy(actions).to(self.device),
         )
 
     def training_epoch(

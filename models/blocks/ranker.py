@@ -27,7 +27,7 @@ from harness.interface import AttentionMaps, Batch, Needs, Recommender, Schema, 
 from harness.settings import Settings
 from models.blocks import causal_union
 from models.blocks.causal_union import Part
-from models.blocks.hstu import HSTULayer
+from models.blocks.hstu import HSTULayer, Scale
 from models.blocks.places import Places, places, rotate
 
 __all__ = ["ActionEncoder", "Cache", "Ranker", "RankerConfig", "TransformerLayer", "Weights", "rms_norm"]
@@ -46,9 +46,14 @@ class RankerConfig(Settings):
     dim: int = Field(64, ge=2, description="width of embeddings and layers")
     layers: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1, description="after the embeddings and on each residual branch")
+    dropout: float = Field(0.2, ge=0, lt=1, description="of the embedded items and of each residual branch")
+    action_dropout: float | None = Field(None, ge=0, lt=1, description="of the embedded actions; null: as dropout")
     backbone: Literal["transformer", "hstu"] = "transformer"
     time_bias: bool = Field(False, description="hstu: bias by the time between two events")
+    attention_scale: Scale = Field(
+        "longest",
+        description="hstu: attention divided by the longest sequence, by the number of visible keys, or by nothing",
+    )
     head: Literal["linear", "mlp"] = "mlp"
     action_encoder: Literal["embedding", "mlp"] = Field(
         "embedding", description="embedding: one row per action, summed; mlp: 8 numbers per action, then an MLP"
@@ -58,8 +63,9 @@ class RankerConfig(Settings):
     def _consistent(self) -> RankerConfig:
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim ({self.dim}) must be an even multiple of heads ({self.heads})")
-        if self.time_bias and self.backbone != "hstu":
-            raise ValueError("time_bias is an option of the hstu backbone; set backbone: hstu, or leave it out")
+        for name in ("time_bias", "attention_scale"):
+            if getattr(self, name) != type(self).model_fields[name].default and self.backbone != "hstu":
+                raise ValueError(f"{name} is an option of the hstu backbone; set backbone: hstu, or leave it out")
         return self
 
 
@@ -70,11 +76,12 @@ def rms_norm(dim: int) -> nn.RMSNorm:
 class ActionEncoder(nn.Module):
     """An event's 0/1 actions as one vector; no action at all is a vector of its own.
 
+    The one way by which actions enter any arm, so their dropout is here: what an arm does with them can't change it.
     ``mlp`` follows the encoder of Meta's generative-recommenders: 8 numbers per action, N(0, 0.1), zero where the
     action did not occur, concatenated and sent through an MLP.
     """
 
-    def __init__(self, actions: int, dim: int, kind: str) -> None:
+    def __init__(self, actions: int, dim: int, kind: str, dropout: float) -> None:
         super().__init__()
         if kind == "embedding":
             self.encode = nn.Linear(actions, dim)
@@ -84,12 +91,13 @@ class ActionEncoder(nn.Module):
             self.rows = nn.Parameter(torch.empty(actions, 8).normal_(std=0.1))
             self.encode = nn.Sequential(nn.Linear(8 * actions, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.kind = kind
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, actions: Tensor) -> Tensor:
         """(..., A) in {0, 1} to (..., d)."""
         if self.kind == "mlp":
             actions = (actions.unsqueeze(-1) * self.rows).flatten(-2)  # (..., 8 A)
-        return self.encode(actions)
+        return self.dropout(self.encode(actions))
 
 
 class TransformerLayer(nn.Module):
@@ -171,7 +179,8 @@ class TransformerLayer(nn.Module):
 class Ranker(Recommender):
     """Base of the action models. An arm gives the states that the heads read.
 
-    Dropout never touches attention weights, in any arm. A batch with ``targets`` is trained on the next item, one
+    In every arm the embedded items and the embedded actions are dropped out once, each on its own, and attention
+    weights never are. A batch with ``targets`` is trained on the next item, one
     without on its actions.
     """
 
@@ -194,7 +203,8 @@ class Ranker(Recommender):
         dim, width = config.dim, width or config.dim
         self.item_embedding = nn.Embedding(schema.n_items + 1, dim, padding_idx=0)
         nn.init.normal_(self.item_embedding.weight[1:], std=0.02)
-        self.action_encoder = ActionEncoder(len(schema.actions), dim, config.action_encoder)
+        lost = config.dropout if config.action_dropout is None else config.action_dropout
+        self.action_encoder = ActionEncoder(len(schema.actions), dim, config.action_encoder, lost)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(self._layer() for _ in range(config.layers))
         self.final_norm = rms_norm(dim)
@@ -211,7 +221,15 @@ class Ranker(Recommender):
         if config.backbone == "transformer":
             return TransformerLayer(config.dim, config.heads, config.dropout, self.value_sets)
         tokens = self.tokens_per_event * (self.schema.max_length + 1)
-        return HSTULayer(config.dim, config.heads, config.dropout, tokens, config.time_bias, self.value_sets)
+        return HSTULayer(
+            config.dim,
+            config.heads,
+            config.dropout,
+            tokens,
+            config.time_bias,
+            self.value_sets,
+            config.attention_scale,
+        )
 
     # -- what an arm answers ------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def silu(x: float) -> float:
 def layer_norm(x: list[float]) -> list[float]:
     mean = sum(x) / len(x)
     variance = sum((v - mean) ** 2 for v in x) / len(x)
-    return [(v - mean) / math.sqrt(variance + 1e-5) for v in x]
+    return [(v - mean) / math.sqrt(variance + 1e-6) for v in x]
 
 
 def times_matrix(weight: list[list[float]], x: list[float]) -> list[float]:

@@ -104,7 +104,7 @@ def test_logits_on_the_hstu_backbone_equal_loops(mixing, diagonal, reference):
     def logits_of(x: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         sets = 2 if mixing == "concat" else 1
         for index, layer in enumerate(model.layers):
-            normed = F.layer_norm(x, (8,))
+            normed = F.layer_norm(x, (8,), eps=1e-6)
             projected = F.silu(normed @ layer.projection.weight.T)
             query, gate, key, item = projected.split((8, 8 * sets, 8, 8), -1)
             action = reference.rms(encoded, model.action_norm) @ model.values[index].weight.T
@@ -124,7 +124,7 @@ def test_logits_on_the_hstu_backbone_equal_loops(mixing, diagonal, reference):
                             of_actions = of_actions + weight * action[m, head]
                     row.append(torch.cat((of_items, of_actions)) if mixing == "concat" else of_items + of_actions)
                 rows.append(torch.cat(row))
-            x = x + layer.out(F.layer_norm(torch.stack(rows), (8 * sets,)) * gate)
+            x = x + layer.out(F.layer_norm(torch.stack(rows), (8 * sets,), eps=1e-6) * gate)
         return model.action_head(reference.rms(x, model.final_norm))
 
     for found, expected in reference.each_sequence(model, batch, logits_of):

@@ -150,3 +150,37 @@ def test_what_a_reference_beats_is_said(tmp_path):
     assert [line.key for line in tables["differences"].lines] == ["no-focused-attention"]
     assert "no-mi-loss" in [line.key for line in tables["main"].lines]
     assert "Holm's correction for 1 comparison). For orientation, not tested: NO-MI-LOSS." in tables["main"].caption
+
+
+def test_what_a_base_rate_beats_is_said_by_loss_and_by_normalized_entropy(tmp_path):
+    """One sentence where both metrics name the same variants, else one each."""
+    variants = {
+        v: {"model": "interleaved", "label": v.upper()} for v in ("interleaved", "attn-lfa", "item-only", "base")
+    }
+    strength = {"interleaved": 1.0, "attn-lfa": -0.5, "item-only": 0.7, "base": 0.3}
+    folder = write_run(
+        tmp_path / "a", users=100, seeds=2, task="action", datasets=("d1", "d2"), variants=variants, strength=strength,
+        attention=False, references=["base"], primary="bce",
+    )  # fmt: skip
+    run = load_run(folder)
+
+    def mean(dataset: str, variant: str, metric: str) -> float:
+        return float(np.mean(list(run.by_seed(dataset, variant, metric).values())))
+
+    expected = []
+    for dataset in ("d1", "d2"):
+        for metric in ("bce", "ne"):
+            assert (
+                mean(dataset, "item-only", metric) < mean(dataset, "base", metric) < mean(dataset, "attn-lfa", metric)
+            )
+        bars = f"BCE {mean(dataset, 'base', 'bce'):.4f}, NE {mean(dataset, 'base', 'ne'):.4f}"
+        expected.append(f"On {dataset}, no better than BASE ({bars}, mean over seeds, untested): ATTN-LFA.")
+    assert [sentence for sentence in verdicts(run) if "no better than" in sentence] == expected
+
+    key = ("metric", run.ids("d1", "item-only")[0], "ne", "test", "unseen")
+    run._cache[key] += 1  # by NE alone it falls behind
+    said = [sentence for sentence in verdicts(run) if sentence.startswith("On d1, no better")]
+    assert said[0].endswith("untested): ATTN-LFA.")
+    assert "(BCE" in said[0]
+    assert said[1].endswith("untested): ATTN-LFA, ITEM-ONLY.")
+    assert "(NE" in said[1]

@@ -20,6 +20,7 @@ from models.blocks.ranker import Ranker
 
 ITEMS, LENGTH, MAX_LENGTH = 20, 6, 9
 ACTIONS = ("like", "love", "dislike")
+VISIBLE = {"backbone": "hstu", "attention_scale": "visible"}
 ARMS: dict[str, type[Ranker]] = {
     "item-only": ItemOnly,
     "lagged-action": LaggedAction,
@@ -52,7 +53,7 @@ def cases() -> list:
     }
     made = []
     for arm, variants in own.items():
-        for variant, backbone in itertools.product(variants, ({}, {"backbone": "hstu", "time_bias": True})):
+        for variant, backbone in itertools.product(variants, ({}, {"backbone": "hstu", "time_bias": True}, VISIBLE)):
             if backbone and variant.get("action_softmax") == "separate":
                 continue
             options = {**variant, **backbone}
@@ -223,6 +224,25 @@ def test_the_next_item_sees_the_last_events_own_action_and_no_padding(arm, backb
         assert grad[b, length:].abs().sum() == 0
 
 
+@pytest.mark.parametrize("backbone", ["transformer", "hstu"])
+@pytest.mark.parametrize(("given", "rate"), [({}, 0.3), ({"action_dropout": 0.6}, 0.6), ({"action_dropout": 0.0}, 0.0)])
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "item-only"])
+def test_actions_are_dropped_with_one_rate_in_every_arm(arm, given, rate, backbone):
+    """A dropped number of an embedded action moves no state; one dropped twice would be lost too often."""
+    model, batch = made(arm, {"dropout": 0.3, "dim": 32, "backbone": backbone, **given}).train(), drawn()
+    embedded = []
+    model.action_encoder.encode.register_forward_hook(lambda module, inputs, output: embedded.append(output))
+    lost = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        states = model.states(batch, own_action=False)
+        (grad,) = torch.autograd.grad((states * torch.randn_like(states))[0, -1].sum(), embedded.pop())
+        lost.append(grad[0, : LENGTH - 1] == 0)  # (L - 1, d): the actions that the last event's state may see
+    lost = torch.stack(lost)
+    found, count = lost.double().mean().item(), lost.numel()
+    assert found == pytest.approx(rate, abs=4 * (rate * (1 - rate) / count) ** 0.5)
+
+
 @every_arm
 @pytest.mark.parametrize("backbone", ["transformer", "hstu"])
 def test_bfloat16_autocast_trains(arm, backbone):
@@ -253,7 +273,8 @@ def test_missing_times_are_a_clear_error():
     ("values", "message"),
     [
         ({"dim": 10, "heads": 4}, "even multiple of heads"),
-        ({"time_bias": True}, "set backbone: hstu"),
+        ({"time_bias": True}, "time_bias is an option .* set backbone: hstu"),
+        ({"attention_scale": "none"}, "attention_scale is an option .* set backbone: hstu"),
         ({"bakbone": "hstu"}, "did you mean 'backbone'"),
     ],
 )

@@ -1,0 +1,42 @@
+"""What a reader must know before trusting a run's numbers, derived from its rows alone."""
+
+from __future__ import annotations
+
+from harness.analysis.rows import Run
+
+__all__ = ["FEW_POSITIVES", "FEW_USERS", "warnings_of"]
+
+FEW_POSITIVES = 100
+"""Fewer test events with an action than this decide little about it: a standard error of a tenth of its rate."""
+FEW_USERS = 100
+"""Fewer users than this make a mean over users uncertain."""
+
+
+def warnings_of(run: Run) -> list[str]:
+    """Sentences, in the order of the data sets; empty where there is nothing to warn of."""
+    return [sentence for dataset in run.datasets if run.task == "action" for sentence in _of_actions(run, dataset)]
+
+
+def _of_actions(run: Run, dataset: str) -> list[str]:
+    """Actions with few positives, and those whose GAUC is a mean over few users.
+
+    The labels are the same in all cells of a data set, so its first cell tells.
+    """
+    sentences = []
+    for cell in run.ids(dataset)[:1]:
+        rows = run.rows(cell, ["action", "label"]).to_pandas()
+        positives = rows.groupby("action", sort=False)["label"].sum()
+        few = [f"{action} ({number})" for action, number in positives.items() if number < FEW_POSITIVES]
+        if few:
+            sentences.append(
+                f"On {dataset}, few test events (fewer than {FEW_POSITIVES}) have the action: {', '.join(few)}. Its "
+                "metrics, and each mean over actions that holds it, rest on them."
+            )
+        users = {action: run.metric(cell, f"gauc_users/{action}") for action in positives.index}
+        few = [f"{action} ({int(number)})" for action, number in users.items() if number < FEW_USERS]
+        if few and any(metric.partition("/")[0] == "gauc" for metric in run.metrics):
+            sentences.append(
+                f"On {dataset}, GAUC is a mean over few users (fewer than {FEW_USERS}) for: {', '.join(few)}. It takes "
+                "in users who have test events with the action and without it."
+            )
+    return sentences
