@@ -51,7 +51,8 @@ def training_diagnostics(run: Run, dataset: str) -> Figure | None:
         for axis in states:
             axis.axhline(COLLAPSED, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
             axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.02)
-            axis.set_yticks([*np.arange(0, 0.81, 0.2), COLLAPSED])
+            axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, COLLAPSED])
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_ylabel("Mean cosine")
         _legend(figure)
     return figure
@@ -79,10 +80,16 @@ def _share_axes(axes: list[Axes]) -> None:
     low = min(axis.dataLim.intervaly[0] for axis in axes)
     high = max(axis.dataLim.intervaly[1] for axis in axes)
     for axis in axes:
-        axis.axhspan(100 * LOWEST_SHARE, 100 * HIGHEST_SHARE, color="#EEF3EA", linewidth=0, zorder=-1)
+        band = 100 * LOWEST_SHARE, 100 * HIGHEST_SHARE
+        axis.axhspan(*band, color="#E6EFE0", linewidth=0, zorder=-1)
+        axis.text(
+            0.98, 1.15 * band[0], "{:g} to {:g} %".format(*band), transform=axis.get_yaxis_transform(), ha="right",
+            va="bottom", color=GREY, fontsize=7, zorder=0,
+        )  # fmt: skip
         axis.set_yscale("log")
         axis.set_ylim(max(LOWEST_PERCENT, min(low, 100 * LOWEST_SHARE) / 1.6), max(high, 100 * HIGHEST_SHARE) * 1.6)
         axis.yaxis.set_major_locator(LogLocator())
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
+    for axis in axes[::COLUMNS]:
         axis.set_ylabel("% of the main loss' gradient")

@@ -37,15 +37,15 @@ def training_warnings(run: Run, dataset: str) -> list[str]:
         shares = _at_chosen_epochs(run, dataset, f"gradient/{term}")
         sentences += _said(
             run,
-            f"On {dataset}, the loss '{term}' has less than {_percent(LOWEST_SHARE)} % of the main loss' gradient at the chosen "
-            "epoch and trains next to nothing",
+            f"On {dataset}, the loss '{term}' has less than {_percent(LOWEST_SHARE)} % of the main loss' gradient at "
+            "the chosen epoch and trains next to nothing",
             {v: f"{_percent(share)} %" for v, share in shares.items() if share < LOWEST_SHARE},
             "raise its weight or change its form",
         )
         sentences += _said(
             run,
-            f"On {dataset}, the loss '{term}' has more than {_percent(HIGHEST_SHARE)} % of the main loss' gradient at the chosen "
-            "epoch and competes with it",
+            f"On {dataset}, the loss '{term}' has more than {_percent(HIGHEST_SHARE)} % of the main loss' gradient at "
+            "the chosen epoch and competes with it",
             {v: f"{_percent(share)} %" for v, share in shares.items() if share > HIGHEST_SHARE},
             "lower its weight",
         )
