@@ -143,10 +143,12 @@ class SASRec(Recommender):
         draws = torch.where(draws < below, draws, draws + own)
         return torch.searchsorted(self.mass, draws, right=True).clamp_(max=self.schema.n_items)
 
-    def score_items(self, batch: Batch) -> Tensor:
+    def user_states(self, batch: Batch) -> Tensor:
         states, _ = self.encode(batch.items)
-        last = states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
-        return last @ self.items.weight[1:].T  # (B, N)
+        return states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
+
+    def score_items(self, batch: Batch) -> Tensor:
+        return self.user_states(batch) @ self.items.weight[1:].T  # (B, N)
 
     def attention(self, batch: Batch, task: Task) -> AttentionMaps:
         with evaluation_mode(self):

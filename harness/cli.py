@@ -605,10 +605,16 @@ def _command() -> str:
 
 
 def _report(folder: Path) -> None:
+    from harness.analysis.efficiency import is_efficiency
     from harness.analysis.report import write_report
+    from harness.analysis.rows import load_run
+    from harness.analysis.warnings import warnings_of
 
     for path in write_report(folder):
         print(path)
+    if not is_efficiency(folder):
+        for sentence in warnings_of(load_run(folder)):
+            _say(f"warning: {sentence}")
 
 
 NO_RUN = "start one with `harness run`, or check --out, --preset and --name"

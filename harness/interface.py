@@ -182,7 +182,10 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar loss terms with their weights applied; the trainer adds them up."""
+        """Named scalar loss terms with their weights applied; the trainer adds them up.
+
+        The first is the main loss, always there: the gradients of the others are measured against its own.
+        """
 
     def score_items(self, batch: Batch) -> Tensor:
         """(B, n_items): the score of item i + 1 in column i, as the event after each sequence's last."""
@@ -200,3 +203,10 @@ class Recommender(nn.Module, ABC):
     def attention(self, batch: Batch, task: Task) -> AttentionMaps:
         """The attention of every layer behind what ``task`` asks of this batch, computed as in evaluation mode."""
         raise NotImplementedError(f"{type(self).__name__} does not show its attention")
+
+    def user_states(self, batch: Batch) -> Tensor:
+        """(B, d): the state after each sequence's last event, from which its next item is scored.
+
+        Of a model that answers, the trainer watches whether the states of different users collapse into one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not show its users' states")

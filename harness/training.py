@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from harness.diagnostics import Diagnostics
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import whole_file
 from harness.interface import Batch, Recommender
@@ -98,6 +99,7 @@ def fit(
     memory = PeakMemory(data.device)
     if state.flops is None:
         state.flops = _flops_per_event(model, data, training)
+    diagnostics = Diagnostics(model, data, training)
 
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
@@ -111,6 +113,7 @@ def fit(
                 state.best_value, state.best_epoch = value, epoch
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         row["evaluation_seconds"] = time.perf_counter() - started
+        row |= diagnostics.measure()
         state.epoch = epoch
         state.history.append(row)
         state.peak_memory = max(state.peak_memory, memory.bytes())

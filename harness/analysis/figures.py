@@ -460,14 +460,19 @@ def _reliability(run: Run, cell: str, bins: int) -> dict[str, tuple[np.ndarray, 
 
 def _over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Epochs in which every seed has a value of a column, and its mean and standard deviation over seeds there."""
+    epoch, values = _values_over_seeds(histories, column)
+    return epoch, values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(epoch))
+
+
+def _values_over_seeds(histories: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs (E,) in which every seed has a value of a column, and the values (S, E) there."""
     histories = [history for history in histories if column in history]
     if not histories:
-        return np.empty(0), np.empty(0), np.empty(0)
+        return np.empty(0), np.empty((1, 0))
     length = min(len(history) for history in histories)
     values = np.stack([history[column].to_numpy(float)[:length] for history in histories])  # (S, E)
     measured = np.isfinite(values).all(axis=0)  # not every epoch ends in a validation
-    epoch, values = histories[0]["epoch"].to_numpy()[:length][measured], values[:, measured]
-    return epoch, values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(epoch))
+    return histories[0]["epoch"].to_numpy()[:length][measured], values[:, measured]
 
 
 def _legend(figure: Figure) -> None:

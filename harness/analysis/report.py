@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from harness.analysis import attention_figures, figures, noise_figures
+from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures
 from harness.analysis.claims import claims_for, ledger_table, load_claims
 from harness.analysis.comparisons import against_control
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
@@ -37,6 +37,8 @@ __all__ = ["Picture", "pictures", "verdicts", "write_report"]
 
 MOST_SENTENCES = 8
 """More comparisons than this are summed up over data sets."""
+SECTIONS = {"diagnostics": "training", "noise": "noise", "attention": "attention", "calibration": "results"}
+"""Where a data set's figures stand, by the first word of their names."""
 _WORDS = {
     "better": "is better than {}",
     "worse": "is worse than {}",
@@ -167,6 +169,16 @@ def pictures(run: Run) -> Iterator[Picture]:
         where = f" on {dataset}" if len(run.datasets) > 1 else ""
         makers: list[tuple[str, str, Callable[[Run, str], Figure | None]]] = [
             (
+                f"diagnostics{suffix}",
+                f"What trained{where}: the gradient of each auxiliary loss in percent of the main loss' (over the "
+                "parameters that both reach, on one fixed batch), shaded from 1 to 50 %: below, a loss does next to "
+                "nothing; above, it competes with the main one. The mean cosine between the states of different users "
+                "(before the validation targets), dashed at 0.95: above, the ranking depends little on the user. Mean "
+                "over seeds, band from the lowest to the highest, as far as every seed trained; the mark stands at the "
+                "mean of the chosen epochs.",
+                diagnostic_figures.training_diagnostics,
+            ),
+            (
                 f"noise-attention{suffix}",
                 f"Attention under noise{where}, as a growing share of the test histories is random items. Above, means "
                 "over seeds with 95 % intervals; the dotted line is the injected share of what is read, where "
@@ -223,8 +235,7 @@ def pictures(run: Run) -> Iterator[Picture]:
         for name, caption, make in makers:
             figure = make(run, dataset)
             if figure is not None:
-                part = "noise" if name.startswith("noise") else "attention"
-                yield Picture(name, "results" if make is figures.calibration else part, caption, figure)
+                yield Picture(name, SECTIONS[name.partition("-")[0]], caption, figure)
 
 
 def _complete(run: Run) -> bool:

@@ -1,7 +1,8 @@
-"""What a reader must know before trusting a run's numbers, derived from its rows alone."""
+"""What a reader must know before trusting a run's numbers, derived from its cells' files alone."""
 
 from __future__ import annotations
 
+from harness.analysis.diagnostics import training_warnings
 from harness.analysis.rows import Run
 
 __all__ = ["FEW_POSITIVES", "FEW_USERS", "warnings_of"]
@@ -14,7 +15,12 @@ FEW_USERS = 100
 
 def warnings_of(run: Run) -> list[str]:
     """Sentences, in the order of the data sets; empty where there is nothing to warn of."""
-    return [sentence for dataset in run.datasets if run.task == "action" for sentence in _of_actions(run, dataset)]
+    sentences = []
+    for dataset in run.datasets:
+        if run.task == "action":
+            sentences += _of_actions(run, dataset)
+        sentences += training_warnings(run, dataset)
+    return sentences
 
 
 def _of_actions(run: Run, dataset: str) -> list[str]:
