@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.special import kl_div
 from torch import nn
 
 from harness.errors import InputError
@@ -118,9 +119,10 @@ def focused_by_hand(layer: FocusedAttention, x: torch.Tensor) -> tuple[torch.Ten
         if layer.focus_lambda == "fixed":
             one, two = 1.0, layer.lambda_value
         elif layer.focus_lambda == "two-scalars":
-            one, two = layer.scalars[0, h], layer.scalars[1, h]
+            one, two = layer.scalars[0].expand(heads)[h], layer.scalars[1].expand(heads)[h]
         else:
-            exponents = [layer.lambda_q[j, h].dot(layer.lambda_k[j, h]).exp() for j in (0, 1)]
+            vectors = [part.expand(2, heads, width)[:, h] for part in (layer.lambda_q, layer.lambda_k)]
+            exponents = [vectors[0][j].dot(vectors[1][j]).exp() for j in (0, 1)]
             one, two = 1.0, exponents[0] - exponents[1] + layer.lambda_init
         for t in range(length):
             rows = []
@@ -133,7 +135,8 @@ def focused_by_hand(layer: FocusedAttention, x: torch.Tensor) -> tuple[torch.Ten
             maps[h, t, : t + 1] = row
             out = sum(row[s] * v[s, h] for s in range(t + 1))
             if layer.normalisation == "rmsnorm":
-                out = out / (out.square().mean() + layer.norm_eps).sqrt() * (1 - layer.lambda_init)
+                gain = 1 if layer.gain is None else layer.gain
+                out = out / (out.square().mean() + layer.norm_eps).sqrt() * gain * (1 - layer.lambda_init)
             mixed[t, h] = out
     return layer.out(mixed.flatten(1)), maps
 
@@ -141,10 +144,11 @@ def focused_by_hand(layer: FocusedAttention, x: torch.Tensor) -> tuple[torch.Ten
 @pytest.mark.parametrize("matched", [False, True])
 @pytest.mark.parametrize("focus_lambda", ["learnable", "fixed", "two-scalars"])
 @pytest.mark.parametrize("normalisation", ["rmsnorm", "signed-l1", "none"])
-def test_focused_attention_equals_a_double_loop(normalisation, focus_lambda, matched):
+@pytest.mark.parametrize("others", [{}, {"lambda_per": "head", "norm_gain": False, "attention_bias": False}])
+def test_focused_attention_equals_a_double_loop(normalisation, focus_lambda, matched, others):
     torch.manual_seed(0)
     options = {"normalisation": normalisation, "focus_lambda": focus_lambda, "matched": matched, "lambda_value": 0.7}
-    layer = FocusedAttention(FAIRConfig(**SMALL, **options), layer=1)
+    layer = FocusedAttention(FAIRConfig(**SMALL, **options, **others), layer=1)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
     x = torch.randn(2, 5, 8)
@@ -156,11 +160,13 @@ def test_focused_attention_equals_a_double_loop(normalisation, focus_lambda, mat
         torch.testing.assert_close(our_maps, torch.stack(maps), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lambda_per", ["layer", "head"])
 @pytest.mark.parametrize("focus_lambda", ["learnable", "fixed", "two-scalars"])
 @pytest.mark.parametrize("normalisation", ["rmsnorm", "signed-l1", "none"])
-def test_focused_attention_gradients_are_right_on_both_paths(normalisation, focus_lambda):
+def test_focused_attention_gradients_are_right_on_both_paths(normalisation, focus_lambda, lambda_per):
     torch.manual_seed(0)
     options = {"normalisation": normalisation, "focus_lambda": focus_lambda, "lambda_value": 0.6, "dim": 4}
+    options["lambda_per"] = lambda_per
     layer = FocusedAttention(FAIRConfig(**SMALL | options), layer=0).double()
     x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
     parameters = [p for p in layer.parameters() if p.numel() < 40]
@@ -195,7 +201,44 @@ def test_lambda_starts_where_the_differential_transformer_starts_it():
     ones, zeros = torch.ones(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)
     effective = -layer.subtract(zeros, ones)
     assert (effective - lambda_init(1)).abs().max() < 1
-    assert FocusedAttention(FAIRConfig(), layer=0).lambda_k.shape == (2, 4, 112)
+    assert FocusedAttention(FAIRConfig(), layer=0).lambda_k.shape == (2, 1, 112)  # the heads share it
+    assert FocusedAttention(FAIRConfig(lambda_per="head"), layer=0).lambda_k.shape == (2, 4, 112)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_gain": False, "matched": True}, {"attention_bias": False}])
+def test_lambda_0_is_softmax_attention_with_the_head_norm(options):
+    """The control of the ablation: nothing is left of the second map, and norm and parameters are those of FAIR."""
+    torch.manual_seed(0)
+    config = FAIRConfig(**SMALL, focus_lambda="fixed", lambda_value=0.0, **options)
+    focused = FocusedAttention(config, layer=1)
+    for parameter in focused.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    width = focused.query_dim
+    x = torch.randn(3, 5, 8)
+    q, k = (focused.qk(x).view(3, 5, 4, 2, width)[:, :, j].transpose(1, 2) for j in (0, 2))  # each (3, H, 5, width)
+    v = focused.v(x).view(3, 5, 2, 4).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    normed = mixed / (mixed.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * (1 - lambda_init(1))
+    normed = normed if focused.gain is None else normed * focused.gain
+    expected = focused.out(normed.transpose(1, 2).flatten(2))
+    for capture in (False, True):
+        torch.testing.assert_close(focused(x, capture)[0], expected, atol=1e-5, rtol=1e-5)
+    full = FocusedAttention(FAIRConfig(**SMALL, focus_lambda="fixed", **options), layer=1)
+    assert [p.shape for p in focused.parameters()] == [p.shape for p in full.parameters()]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("form", ["representation", "attention-kl"])
+def test_with_lambda_0_the_second_pair_gets_no_gradient(form, dropout):
+    options = {"focus_lambda": "fixed", "lambda_value": 0.0, "attention_dropout": dropout}
+    model = build(noise_form=form, noise_weight=1.0, **options)
+    sum(model.losses(make_batch([8, 5])).values()).backward()
+    for layer in model.transformer.layers:
+        for part in (layer.attention.qk.weight, layer.attention.qk.bias):
+            q1, q2, k1, k2 = (rows.abs().max() for rows in part.grad.chunk(4))
+            assert q2 == k2 == 0
+            assert q1 > 0
+            assert k1 > 0 or part.dim() == 1  # a bias of the keys cancels in any softmax
 
 
 def parameters_of(**options) -> int:
@@ -205,11 +248,25 @@ def parameters_of(**options) -> int:
 
 def test_the_matched_control_has_the_parameters_of_the_plain_one():
     plain = parameters_of(attention="softmax")
-    assert parameters_of(matched=True, focus_lambda="fixed") == plain
     layers, heads, width = 2, 2, 4
-    assert parameters_of(matched=True) == plain + layers * 4 * heads * width // 2  # lambda's vectors
-    assert parameters_of(matched=True, focus_lambda="two-scalars") == plain + layers * 2 * heads
-    assert parameters_of(focus_lambda="fixed") == plain + layers * 2 * (8 * 8 + 8)  # a second Q and K
+    no_gain = {"norm_gain": False}
+    assert parameters_of(matched=True, focus_lambda="fixed", **no_gain) == plain
+    assert parameters_of(matched=True, focus_lambda="fixed") == plain + layers * width
+    assert parameters_of(matched=True, **no_gain) == plain + layers * 4 * width // 2  # lambda's vectors
+    assert parameters_of(matched=True, lambda_per="head", **no_gain) == plain + layers * 4 * heads * width // 2
+    assert parameters_of(matched=True, focus_lambda="two-scalars", **no_gain) == plain + layers * 2
+    assert parameters_of(focus_lambda="fixed", **no_gain) == plain + layers * 2 * (8 * 8 + 8)  # a second Q and K
+    assert parameters_of(attention="softmax", attention_bias=False) == plain - layers * 4 * 8
+
+
+def test_the_matched_layer_has_the_shapes_of_the_published_one():
+    """Ye et al.: Q and K of 2 heads x d / heads / 2, V of heads x d / heads, no biases, a gain and four vectors."""
+    layer = FocusedAttention(FAIRConfig(dim=24, heads=3, matched=True, attention_bias=False), layer=0)
+    shapes = {name: tuple(p.shape) for name, p in layer.named_parameters()}
+    assert shapes == {
+        "lambda_q": (2, 1, 4), "lambda_k": (2, 1, 4), "gain": (8,),
+        "qk.weight": (48, 24), "v.weight": (24, 24), "out.weight": (24, 24),
+    }  # fmt: skip
 
 
 def test_softmax_is_the_plain_attention_block():
@@ -319,7 +376,7 @@ def test_multi_token_loss_equals_a_loop(monkeypatch, rows, sizes):
 
 def test_heads_start_as_the_identity_and_the_code_table_is_tied():
     torch.manual_seed(0)
-    model = FAIR(FAIRConfig(**SMALL), make_schema())
+    model = FAIR(FAIRConfig(**SMALL, head_bias_init="zero"), make_schema())
     hidden = torch.randn(4, 8)
     expected = F.normalize(hidden, dim=-1) @ F.normalize(model.table.weight[:5], dim=-1).T / 0.2
     torch.testing.assert_close(model.code_logits(hidden, model.code_table())[0], expected, atol=1e-5, rtol=1e-5)
@@ -345,18 +402,37 @@ def test_ranking_agrees_with_scores_and_breaks_ties_by_item():
 
 def test_an_item_token_is_the_mean_of_its_codes_and_a_code_token_is_its_code():
     batch = make_batch([3])
-    model = build()
+    model = build(input_scale="one")
     rows = model.tokens[batch.items]
     table, offsets = model.table.weight, [0, 5, 10]
     codes = model.schema.codes[batch.items[0]]
     for t, x in enumerate(model.embed(rows)[0]):
         mean = sum(table[offsets[k] + codes[t, k]] for k in range(LEVELS)) / LEVELS
         torch.testing.assert_close(x, mean + model.positions.weight[t])
-    flat = build(granularity="code")
+    flat = build(granularity="code", input_scale="one")
     assert flat.embed(rows).shape == (1, 9, 8)
     for t, k in itertools.product(range(3), range(LEVELS)):
         expected = flat.table.weight[offsets[k] + codes[t, k]] + flat.positions.weight[t * LEVELS + k]
         torch.testing.assert_close(flat.embed(rows)[0, t * LEVELS + k], expected)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_input_scale_stretches_the_codes_and_not_the_positions(granularity):
+    scaled, plain = (build(granularity=granularity, input_scale=scale) for scale in ("sqrt-dim", "one"))
+    rows = plain.tokens[make_batch([4, 3]).items]
+    positions = plain.positions.weight[: plain.embed(rows).shape[1]]
+    expected = (plain.embed(rows) - positions) * math.sqrt(8) + positions
+    torch.testing.assert_close(scaled.embed(rows), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_user_states_are_those_after_the_last_event(granularity):
+    model = build(granularity=granularity).eval()
+    lengths = [3, 7, 1]
+    batch = make_batch(lengths, padded_to=LENGTH)
+    states = model.encode(model.tokens[batch.items])[0]
+    found = model.user_states(batch)
+    assert torch.equal(found, torch.stack([states[row, length - 1] for row, length in enumerate(lengths)]))
 
 
 def test_shapes_of_both_granularities():
@@ -455,23 +531,86 @@ def test_the_triplets_negative_is_another_position():
 def test_attention_map_losses_equal_a_loop():
     torch.manual_seed(0)
     clean, noisy = torch.randn(2, 4, 2, 5)  # (V, H, T) each
-    squares, divergences = [], []
+    squares = []
     for v, h in itertools.product(range(4), range(2)):
         squares.append(sum((clean[v, h, s] - noisy[v, h, s]).item() ** 2 for s in range(5)))
-        p, q = (rows[v, h].abs() / rows[v, h].abs().sum() for rows in (clean, noisy))
-        divergences.append(sum(p[s].item() * math.log(p[s] / q[s]) for s in range(5)))
     assert map_noise_loss(clean, noisy, "attention-mse").item() == pytest.approx(sum(squares) / 8, rel=1e-5)
-    assert map_noise_loss(clean, noisy, "attention-kl").item() == pytest.approx(sum(divergences) / 8, rel=0.02)
+    divergence = kl_div(*(rows.abs().numpy() + fair._KL_FLOOR for rows in (clean, noisy))).sum()
+    assert map_noise_loss(clean, noisy, "attention-kl").item() == pytest.approx(divergence / 8, rel=1e-5)
     assert map_noise_loss(clean, clean, "attention-kl").item() == pytest.approx(0, abs=1e-6)
 
 
+def test_attention_kl_of_softmax_rows_is_the_usual_divergence(monkeypatch):
+    monkeypatch.setattr(fair, "_KL_FLOOR", 0.0)
+    torch.manual_seed(0)
+    clean, noisy = torch.randn(2, 4, 2, 5).softmax(dim=-1)
+    expected = F.kl_div(noisy.log(), clean, reduction="sum") / 8
+    torch.testing.assert_close(map_noise_loss(clean, noisy, "attention-kl"), expected)
+
+
 @pytest.mark.parametrize("form", ["attention-mse", "attention-kl"])
-def test_attention_map_losses_have_finite_gradients_where_weights_are_zero(form):
-    clean = torch.tensor([[[0.7, 0.3, 0.0]]])
-    noisy = torch.tensor([[[0.0, 0.5, 0.0]]], requires_grad=True)
+def test_attention_map_losses_take_no_notice_of_tokens_that_cannot_be_seen(form):
+    torch.manual_seed(0)
+    clean, noisy = torch.randn(2, 4, 2, 5)
+    more = [F.pad(rows, (0, 7)) for rows in (clean, noisy)]
+    torch.testing.assert_close(map_noise_loss(*more, form), map_noise_loss(clean, noisy, form))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-8, 0.0])
+@pytest.mark.parametrize("form", ["attention-mse", "attention-kl"])
+def test_attention_map_losses_have_bounded_gradients_where_weights_vanish(form, scale):
+    """A row of a plain difference is tiny at the start and 0 at the first token."""
+    clean = torch.tensor([[[0.7, -0.7, 0.0]]]) * scale
+    noisy = (torch.tensor([[[0.0, -1e-9, 0.0]]]) * scale).requires_grad_()
     map_noise_loss(clean, noisy, form).backward()
     assert noisy.grad.isfinite().all()
-    assert noisy.grad.abs().max() < 1e5
+    assert noisy.grad.abs().max() <= 2 * 0.7 * scale / fair._KL_FLOOR
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("options", [*ATTENTIONS, {"matched": True}, {"normalisation": "signed-l1"}])
+def test_attention_noise_loss_reaches_queries_and_keys_of_both_maps(options, granularity):
+    model = build(granularity=granularity, noise_form="attention-kl", noise_weight=1.0, **options)
+    model.losses(make_batch([8, 8]))["noise"].backward()
+    for layer in model.transformer.layers:
+        if options.get("attention") == "softmax":
+            parts = layer.attention.qkv.weight.grad.chunk(3)[:2]
+        else:
+            parts = layer.attention.qk.weight.grad.chunk(4)
+        assert min(part.abs().max().item() for part in parts) > 1e-6
+    assert model.table.weight.grad.abs().max() > 0
+    assert model.heads.weight.grad is None
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("form", ["representation", "triplet", "attention-mse", "attention-kl"])
+@pytest.mark.parametrize("options", [{}, {"attention": "softmax"}, {"normalisation": "signed-l1", "matched": True}])
+def test_one_pass_over_clean_and_noisy_sequences_equals_two(options, form, granularity):
+    """In value and gradient; the clean maps are fixed."""
+    model = build(granularity=granularity, noise_form=form, noise_weight=0.7, mi_weight=0, **options)
+    batch = make_batch([8, 5, 3])
+    torch.manual_seed(5)
+    together = model.losses(batch)
+    torch.manual_seed(5)
+    noisy_tokens = model.corrupt(model.tokens[batch.items])
+    clean, clean_maps = model.encode(model.tokens[batch.items], capture=True)
+    noisy, noisy_maps = model.encode(noisy_tokens, capture=True)
+    hidden, moved = (states.flatten(0, 1)[batch.valid] for states in (clean, noisy))
+    if form.startswith("attention"):
+        step, width = model.tokens_per_event, batch.items.shape[1]
+        rows, events = batch.valid // width, batch.valid % width
+        pairs = [[m[rows, :, (events + 1) * step - 1] for m in maps] for maps in (clean_maps, noisy_maps)]
+        noise = sum(map_noise_loss(a.detach(), b, form) for a, b in zip(*pairs, strict=True)) / 2
+    else:
+        noise = noise_loss(hidden, moved, form, model.config.noise_margin)
+    apart = {"mtp": model.code_loss(hidden, model.codes[batch.targets.flatten()[batch.valid]]), "noise": 0.7 * noise}
+    for name, term in apart.items():
+        torch.testing.assert_close(together[name], term, atol=1e-5, rtol=1e-4)
+        ours, theirs = (
+            torch.autograd.grad(value, list(model.parameters()), retain_graph=True, materialize_grads=True)
+            for value in (together[name], term)
+        )
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -559,12 +698,12 @@ def test_each_part_can_be_switched_off(monkeypatch, options, granularity):
         passes = []
         encode = model.encode
         monkeypatch.setattr(
-            model, "encode", lambda *a, encode=encode, passes=passes, **k: passes.append(1) or encode(*a, **k)
+            model, "encode", lambda x, encode=encode, passes=passes, **k: passes.append(len(x)) or encode(x, **k)
         )
         terms = model.losses(batch)
         assert set(terms) == {"mtp"} | ({"noise"} if noise else set()) | ({"mi"} if mi else set())
         assert all(term.shape == () and term.isfinite() for term in terms.values())
-        assert len(passes) == (2 if noise else 1)
+        assert passes == [4 if noise else 2]  # sequences
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -603,6 +742,10 @@ def test_initial_weights_are_gpt2s():
     assert layer.attention.qk.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert layer.feed_forward.down.weight.std().item() == pytest.approx(0.02 / 2, rel=0.05)
     assert model.heads.weight.abs().max() == 0
+    bias = model.heads.bias  # U(-1/16, 1/16)
+    assert 0.06 < bias.abs().max() <= 1 / 16
+    assert bias.std().item() == pytest.approx(1 / 16 / math.sqrt(3), rel=0.05)
+    assert FAIR(FAIRConfig(**SMALL, head_bias_init="zero"), make_schema()).heads.bias.abs().max() == 0
 
 
 # Attention maps
@@ -631,7 +774,7 @@ def test_attention_shows_the_signed_maps_and_changes_nothing(options, granularit
             ones = torch.ones(1, 2, 1)
             expected = attention.subtract(ones.unsqueeze(-1), ones.unsqueeze(-1))[..., 0].expand_as(sums).detach()
         torch.testing.assert_close(sums, expected, atol=1e-3, rtol=0)
-    if options.get("focus_lambda") == "fixed":
+    if options.get("focus_lambda") == "fixed" and options.get("lambda_value", 1) == 1:
         assert min(layer.min().item() for layer in shown.maps) < 0
     model.eval()
     tokens = model.tokens[batch.items]
