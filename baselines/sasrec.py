@@ -37,6 +37,10 @@ class SASRecConfig(Settings):
     norm_eps: float = Field(1e-12, gt=0)
     scale_embedding: bool = False
     """Multiply item embeddings by sqrt(dim) before the positions are added."""
+    tied: bool = True
+    """Items are scored with the embeddings of the input, as in the paper; otherwise with a table of their own. Tied
+    scores favour the items that were just read, which costs accuracy where nobody repeats one and the history is kept
+    among the candidates."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """On the embeddings and at the end of each residual branch."""
     attention_dropout: float = Field(0.5, ge=0, lt=1)
@@ -74,6 +78,7 @@ class SASRec(Recommender):
             Choice("norm", "RecBole normalises after each sum; the authors' code before each branch", "verified"),
             Choice("inner", "RecBole's default; the paper's network is as wide as its input", "verified"),
             Choice("activation", "RecBole's default; the paper uses relu", "verified"),
+            Choice("tied", "as in the paper and in RecBole", "verified"),
             Choice("scale_embedding", "off in RecBole; the authors' code has it on", "recalled"),
             Choice("dropout", "RecBole's default; the paper tunes it per data set", "verified"),
         ),
@@ -96,6 +101,7 @@ class SASRec(Recommender):
         super().__init__(config, schema)
         c = config
         self.items = nn.Embedding(schema.n_items + 1, c.dim, padding_idx=0)
+        self.output_items = None if c.tied else nn.Embedding(schema.n_items + 1, c.dim, padding_idx=0)
         self.positions = nn.Embedding(schema.max_length, c.dim)
         self.input_norm = nn.LayerNorm(c.dim, eps=c.norm_eps) if c.norm == "post" else nn.Identity()
         self.input_dropout = Dropout(c.dropout)
@@ -126,13 +132,17 @@ class SASRec(Recommender):
         hidden = states.flatten(0, 1).index_select(0, batch.valid)  # (V, d)
         targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
         if self.config.loss == "ce":
-            return {"ce": linear_cross_entropy(hidden, self.items.weight[1:], targets - 1)}
+            return {"ce": linear_cross_entropy(hidden, self.output_weight()[1:], targets - 1)}
         negatives = self.sample_negatives(targets)  # (V, k)
         sampled = torch.cat([targets.unsqueeze(1), negatives], dim=1)  # (V, 1 + k)
-        scores = sampled_scores(hidden, self.items.weight, sampled)
+        scores = sampled_scores(hidden, self.output_weight(), sampled)
         t = self.config.calibration if self.config.loss == "gbce" else 0.0
         beta = gbce_beta(self.config.negatives, self.schema.n_items, t)
         return {self.config.loss: gbce(scores[:, 0], scores[:, 1:], beta)}
+
+    def output_weight(self) -> Tensor:
+        """(N + 1, d): what the states are multiplied with; row 0 belongs to padding."""
+        return (self.output_items or self.items).weight
 
     def sample_negatives(self, targets: Tensor) -> Tensor:
         """(V,) -> (V, k) items other than the target, by inverting the cumulative mass without the target's share."""
@@ -148,7 +158,7 @@ class SASRec(Recommender):
         return states.flatten(0, 1).index_select(0, batch.last())  # (B, d)
 
     def score_items(self, batch: Batch) -> Tensor:
-        return self.user_states(batch) @ self.items.weight[1:].T  # (B, N)
+        return self.user_states(batch) @ self.output_weight()[1:].T  # (B, N)
 
     def attention(self, batch: Batch, task: Task) -> AttentionMaps:
         with evaluation_mode(self):

@@ -82,6 +82,8 @@ class FAIRConfig(Settings):
 
     # Multi-token prediction
     temperature: float = Field(0.03, gt=0)
+    tied: bool = True
+    """The logits are cosines with the code embeddings of the input; otherwise with a table of their own."""
     head_bias_init: Literal["uniform", "zero"] = "uniform"
     """uniform: PyTorch's own for a linear map, U(-1/sqrt(dim), 1/sqrt(dim)); zero: each head starts as the identity."""
 
@@ -235,6 +237,7 @@ class FAIR(Recommender):
             Choice("mi_temperature", "usual for InfoNCE"),
             Choice("mi_negatives", "other targets of the batch, as many as rows of RPG's batch; memory stays linear"),
             Choice("temperature", "RPG's best for all four data sets", "inferred"),
+            Choice("tied", "RPG's; a tied table draws predictions towards the codes that were just read"),
             Choice(
                 "head_bias_init", "RPG's: PyTorch's own, GPT-2's initialisation does not reach the heads", "verified"
             ),
@@ -277,6 +280,7 @@ class FAIR(Recommender):
         first_rows = sizes.cumsum(0) - sizes  # (m,): where each level's block of the table begins
         self.mask_token = int(sizes.sum())
         self.table = nn.Embedding(self.mask_token + 1, c.dim)  # the codes of level 0, of level 1, ..., the mask token
+        self.output_table = None if c.tied else nn.Embedding(self.mask_token, c.dim)
         tokens_per_event = self.levels if c.granularity == "code" else 1
         self.tokens_per_event = tokens_per_event
         self.positions = nn.Embedding(schema.max_length * tokens_per_event, c.dim)
@@ -354,7 +358,8 @@ class FAIR(Recommender):
 
     def code_table(self) -> Tensor:
         """(m, d, K): every level's code embeddings, of length 1 / tau."""
-        table = F.normalize(self.table.weight, dim=-1) / self.config.temperature
+        table = (self.output_table or self.table).weight
+        table = F.normalize(table, dim=-1) / self.config.temperature
         return table[self.level_rows].transpose(1, 2)
 
     # Training

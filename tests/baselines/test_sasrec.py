@@ -41,7 +41,10 @@ def build(seed: int = 0, **options) -> SASRec:
     return model
 
 
-VARIANTS = [{}, {"norm": "pre", "norm_eps": 1e-8, "activation": "relu", "scale_embedding": True}]
+VARIANTS = [
+    {},
+    {"norm": "pre", "norm_eps": 1e-8, "activation": "relu", "scale_embedding": True, "tied": False},
+]
 
 
 def recbole_sasrec(model: SASRec):

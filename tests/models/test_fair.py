@@ -384,6 +384,22 @@ def test_heads_start_as_the_identity_and_the_code_table_is_tied():
     assert tables == ["table.weight"]
 
 
+def test_an_untied_table_alone_makes_the_logits():
+    torch.manual_seed(0)
+    model = FAIR(FAIRConfig(**SMALL, **OFF, tied=False), make_schema())
+    batch = make_batch([3, 4])
+    hidden = torch.randn(4, 8)
+    expected = F.normalize(model.output_table.weight[:5], dim=-1).T / 0.2
+    torch.testing.assert_close(model.code_table()[0], expected)
+    sum(model.losses(batch).values()).backward()
+    before = model.code_logits(hidden, model.code_table())
+    assert model.table.weight.grad.abs().sum() > 0
+    assert model.output_table.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        model.table.weight.normal_()
+    torch.testing.assert_close(model.code_logits(hidden, model.code_table()), before)
+
+
 def test_ranking_agrees_with_scores_and_breaks_ties_by_item():
     schema = make_schema()
     schema.codes[7] = schema.codes[3]
