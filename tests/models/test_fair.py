@@ -13,6 +13,7 @@ from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
 from harness.settings import parse
 from harness.tasks.decoding_audit import CodeDecoder, audit
+from models import fair
 from models.blocks import code_heads
 from models.blocks.attention import SelfAttention
 from models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
