@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["linear_cross_entropy", "rows_per_piece", "sampled_scores"]
+__all__ = ["linear_cross_entropy", "rows_per_piece", "sampled_scores", "sampled_softmax"]
 
 _CACHED_FLOATS = 2**19
 """2 MiB of logits stay in a CPU core's cache from the product to the softmax and back."""
@@ -56,3 +58,19 @@ def sampled_scores(hidden: Tensor, table: Tensor, classes: Tensor) -> Tensor:
             picked = F.embedding(part_classes, table)  # (rows, k, d)
             scores.append(torch.bmm(picked, part.unsqueeze(2)).squeeze(2))
     return torch.cat(scores)
+
+
+def sampled_softmax(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Mean cross-entropy of each target among itself and its own negatives, uncorrected for how they were drawn.
+
+    A negative that is the target does not count, so a draw of every class once gives the full cross-entropy.
+
+    Args:
+        hidden: (V, d), at least one row.
+        table: (N, d), one row per class.
+        targets: (V,) int64 in 0..N-1.
+        negatives: (V, k) int64 in 0..N-1.
+    """
+    scores = sampled_scores(hidden, table, torch.cat([targets.unsqueeze(1), negatives], dim=1)).float()  # (V, 1 + k)
+    positive, negative = scores[:, :1], scores[:, 1:].masked_fill(negatives == targets.unsqueeze(1), -math.inf)
+    return (torch.cat([positive, negative], dim=1).logsumexp(dim=1) - positive.squeeze(1)).mean()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from models.blocks import heads
-from models.blocks.heads import linear_cross_entropy, rows_per_piece, sampled_scores
+from models.blocks.heads import linear_cross_entropy, rows_per_piece, sampled_scores, sampled_softmax
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
@@ -39,6 +39,27 @@ def test_sampled_scores_equal_a_loop(monkeypatch, classes, samples, rows):
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_sampled_softmax_of_all_classes_is_the_full_one():
+    torch.manual_seed(0)
+    hidden, table = torch.randn(10, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    targets = torch.randint(0, 7, (10,))
+    every = torch.stack([torch.randperm(7) for _ in range(10)])
+    sampled, full = sampled_softmax(hidden, table, targets, every), F.cross_entropy(hidden @ table.T, targets)
+    torch.testing.assert_close(sampled, full)
+    for ours, theirs in zip(
+        torch.autograd.grad(sampled, [hidden, table]), torch.autograd.grad(full, [hidden, table]), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_sampled_softmax_counts_each_draw_but_none_of_the_target():
+    torch.manual_seed(0)
+    hidden, table = torch.randn(1, 4), torch.randn(7, 4)
+    score = (table @ hidden[0]).exp()
+    found = sampled_softmax(hidden, table, torch.tensor([2]), torch.tensor([[5, 2, 5, 0]]))
+    torch.testing.assert_close(found, -(score[2] / (score[2] + 2 * score[5] + score[0])).log())
 
 
 def test_pieces_fit_the_cache_on_a_cpu_and_are_one_elsewhere():
