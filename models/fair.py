@@ -184,7 +184,8 @@ class FocusedAttention(nn.Module):
             both = F.scaled_dot_product_attention(q, k, torch.cat([v, v]), is_causal=True)  # (2 * B, H, T, dh)
             mixed = self.subtract(*both.chunk(2))  # (B, H, T, dh)
         if self.normalisation == "rmsnorm":
-            mixed = F.rms_norm(mixed, (self.head_dim,), self.gain, self.norm_eps) * (1 - self.lambda_init)
+            gain = None if self.gain is None else self.gain.to(mixed.dtype)  # of one type, the norm is one kernel
+            mixed = F.rms_norm(mixed, (self.head_dim,), gain, self.norm_eps) * (1 - self.lambda_init)
         return self.out(mixed.transpose(1, 2).flatten(2)), maps
 
 
