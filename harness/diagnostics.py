@@ -1,6 +1,6 @@
 """What a training does besides its loss, once per epoch: how hard each loss term pulls, and whether states collapse.
 
-Measured on one batch and on users that are drawn once, the same for every model, seed and epoch of a data set.
+Measured on one batch and on users that are drawn once, the same in every epoch and for every seed.
 Measuring changes no byte of the training: the random state, the modules' buffers and modes are put back.
 """
 

@@ -70,6 +70,19 @@ def test_a_run_leaves_whole_cells_and_a_report(finished_run):
     assert [c["status"] for c in summary["cells"]] == ["finished"] * 4
 
 
+def test_a_run_watches_its_training_and_ends_with_warnings(study_file, call):
+    ended = call("run", "--study", study_file, "--preset", "shorter", "--workers", "1")
+    assert ended.code == 0, ended.err
+    run = Path("out", "tiny-shorter")
+    warned = [line for line in ended.err.splitlines() if line.startswith("warning: ")]
+    late = "the best epoch lies in the last tenth of the budget"
+    assert sum(late in line for line in warned) == 1
+    for history in run.glob("cells/*/history.csv"):
+        assert {"state_cosine", "diagnostics_seconds"} < set(history.read_text().splitlines()[0].split(","))
+    assert (run / "figures" / "diagnostics.png").exists()
+    assert late in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_optuna_knows_every_cell(finished_run):
     storage = f"sqlite:///{finished_run / 'study.db'}"
     (name,) = optuna.get_all_study_names(storage)
