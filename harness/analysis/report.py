@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures
+from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures, slices
 from harness.analysis.claims import claims_for, ledger_table, load_claims
 from harness.analysis.comparisons import against_control
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
@@ -37,7 +37,13 @@ __all__ = ["Picture", "pictures", "verdicts", "write_report"]
 
 MOST_SENTENCES = 8
 """More comparisons than this are summed up over data sets."""
-SECTIONS = {"diagnostics": "training", "noise": "noise", "attention": "attention", "calibration": "results"}
+SECTIONS = {
+    "diagnostics": "training",
+    "noise": "noise",
+    "attention": "attention",
+    "calibration": "results",
+    "history": "results",
+}
 """Where a data set's figures stand, by the first word of their names."""
 _WORDS = {
     "better": "is better than {}",
@@ -225,6 +231,12 @@ def pictures(run: Run) -> Iterator[Picture]:
                 attention_figures.examples,
             ),
         ]
+        if run.task == "retrieval":
+            caption = (
+                f"{primary} by the length of the history{where}: mean over users and seeds, with 95 % intervals over "
+                "users (Student's t)."
+            )
+            makers.append((f"history{suffix}", caption, slices.history_figure))
         if run.task == "action":
             caption = (
                 f"Calibration{where}: share of test events with the action against the predicted probability, in ten "

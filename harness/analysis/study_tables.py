@@ -17,6 +17,7 @@ from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, incomplete, provenance
 from harness.analysis.published import load_published, published_folder, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
+from harness.analysis.slices import history_table
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
 from harness.analysis.tuning import ledger_table, load_tuning, mark_unequal
@@ -54,6 +55,8 @@ def evidence_tables(run: Run) -> list[Table]:
             tables += [relative_table(run), *per_action_tables(run)]
     if run.task == "retrieval":
         tables.append(candidates_table(run))
+        if by_length := history_table(run):
+            tables.append(by_length)
     return tables
 
 
