@@ -304,6 +304,8 @@ class TIGER(Recommender):
         departures=(
             "Adam at 1e-3 with a weight decay of 1e-4 (GRID's reproduction, which accumulates 16 batches a step): the "
             "paper's rate of 0.01 with inverse square root decay, taken literally, does badly in public reproductions",
+            "codes are whatever the study's quantiser makes: residual k-means (items.quantiser.kind: rkmeans with "
+            "last_level: distinct) is recommended, as good as the best RQ-VAE found and far cheaper",
             "beams follow the codes of items alone (a trie), so no hypothesis is invalid",
             "of an embedding narrower than the model, the projected table is also the output layer",
             "encoder: causal (not the default) hides later events from each event of the history, so that one pass "

@@ -232,14 +232,15 @@ class ResidualVAE(_Residual):
 
     kind: Literal["rqvae"] = "rqvae"
     last_level: Literal["nearest", "distinct"] = "distinct"
-    hidden: tuple[PositiveInt, ...] = (512, 256, 128)
-    """Widths of the encoder's hidden layers; the decoder mirrors them."""
-    latent: PositiveInt = 32
+    hidden: tuple[PositiveInt, ...] = ()
+    """Widths of the encoder's hidden layers; the decoder mirrors them. Empty: both are linear maps, whose codes
+    keep more neighbours than those of TIGER's (512, 256, 128) with a latent of 32 (:mod:`harness.items.rqvae`)."""
+    latent: PositiveInt = 256
     beta: PositiveFloat = 0.25
     """Weight of the commitment term."""
-    epochs: PositiveInt = 300
+    epochs: PositiveInt = 60
     batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 1e-3
     """Of AdamW, at the start of a cosine down to zero."""
     weight_decay: float = Field(default=1e-4, ge=0)
     sinkhorn: PositiveFloat | None = None

@@ -4,7 +4,29 @@ Lee et al., "Autoregressive image generation using residual quantization", CVPR 
 al., "Recommender systems with generative retrieval" (TIGER), NeurIPS 2023. Where this departs from TIGER, and
 why: the codebooks start from a k-means of all training items instead of one batch, codes that fell out of use
 are put back to work after every epoch, and the optimiser is AdamW, because TIGER's own recipe (Adagrad at
-0.4) loses most of its codebook in public re-runs.
+0.4) loses most of its codebook in public re-runs. By default encoder and decoder are linear maps and the latent is as
+wide as TF-IDF vectors, where TIGER has three hidden layers and a latent of 32: hidden layers lose neighbours.
+
+Measured on TF-IDF vectors, 3 x 256 codes, ``last_level: distinct``, one seed. Hit: a user's next item (validation) is
+among the 10 whose codes share the longest prefix with the last training item's (ties at random). Overlap: of an item's
+10 nearest vectors with its 10 by codes. Of the vectors themselves the hit is 0.107 (Scientific) and 0.040 (Beauty).
+
+=========================================================  ======  =======  ===========  ======  =======
+                                                           Scientific                    Beauty
+                                                           hit     overlap  CPU seconds  hit     overlap
+=========================================================  ======  =======  ===========  ======  =======
+residual k-means                                           0.090   0.486    1            0.026   0.343
+linear, latent 256, rate 1e-3 (Beauty 40, else 60 epochs)  0.091   0.492    10           0.027   0.359
+linear, latent 128, rate 1e-3, 60 epochs                   0.087   0.473    6
+linear, latent 32, rate 3e-3, 60 epochs                    0.069   0.282    5
+one hidden layer of 512, latent 128, rate 1e-3, 60 epochs  0.077   0.412    11
+512-256-128, latent 32, rate 3e-3, 300 epochs (before)     0.085   0.439    62
+512-256-128, latent 32, rate 3e-3, 60 epochs               0.072   0.339    14
+512-256-128, latent 128, rate 3e-3, 60 epochs              0.072   0.331    16
+=========================================================  ======  =======  ===========  ======  =======
+
+So an RQ-VAE does at best as well as residual k-means (``kind: rkmeans``) within the noise (0.003 on Scientific), and
+takes ten times as long: take it to compare with papers that use it, and residual k-means otherwise.
 
 Shapes: B items, D width of the vectors, d width of the latent, m levels, K codes per level.
 """
