@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from models.blocks.causal_union import Part
+from models.blocks.dropout import Dropout
 from models.blocks.places import Places
 
 __all__ = ["HSTULayer", "RelativeBias", "Scale"]
@@ -87,7 +88,7 @@ class HSTULayer(nn.Module):
         nn.init.normal_(self.projection.weight, std=0.02)
         self.bias = RelativeBias(max_tokens, time_bias)
         self.out_norm = nn.LayerNorm(dim * value_sets, eps=EPSILON, elementwise_affine=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(dim * value_sets, dim)
         nn.init.xavier_uniform_(self.out.weight)
 

@@ -27,6 +27,7 @@ from harness.interface import AttentionMaps, Batch, Needs, Recommender, Schema, 
 from harness.settings import Settings
 from models.blocks import causal_union
 from models.blocks.causal_union import Part
+from models.blocks.dropout import Dropout
 from models.blocks.hstu import HSTULayer, Scale
 from models.blocks.places import Places, places, rotate
 
@@ -91,7 +92,7 @@ class ActionEncoder(nn.Module):
             self.rows = nn.Parameter(torch.empty(actions, 8).normal_(std=0.1))
             self.encode = nn.Sequential(nn.Linear(8 * actions, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.kind = kind
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, actions: Tensor) -> Tensor:
         """(..., A) in {0, 1} to (..., d)."""
@@ -116,7 +117,7 @@ class TransformerLayer(nn.Module):
         self.ffn_norm = rms_norm(dim)
         self.up = nn.Linear(dim, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def queries(self, normed: Tensor, at: Places) -> tuple[Tensor, None]:
         """Queries (B, H, S, D) of (B, S, d) normed tokens; this layer has no gate."""
@@ -205,7 +206,7 @@ class Ranker(Recommender):
         nn.init.normal_(self.item_embedding.weight[1:], std=0.02)
         lost = config.dropout if config.action_dropout is None else config.action_dropout
         self.action_encoder = ActionEncoder(len(schema.actions), dim, config.action_encoder, lost)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(self._layer() for _ in range(config.layers))
         self.final_norm = rms_norm(dim)
         hidden = nn.Sequential(nn.Linear(width, dim), nn.SiLU()) if config.head == "mlp" else nn.Identity()
