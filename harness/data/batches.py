@@ -22,8 +22,8 @@ from harness.interface import Batch, Task
 __all__ = ["Sequences", "Windows", "all_positions", "dealt", "prefixes", "training_windows"]
 
 WIDTH_STEP = 4
-"""Batches are padded to a multiple of this many events, so that few shapes occur. With 8, what is computed for padding on
-Amazon Scientific (6 events a user) outweighs the events."""
+"""Batches are padded to a multiple of this many events, so that few shapes occur. With 8,
+padding would outweigh the events of short histories."""
 POOL = 32
 """Rows are sorted by length within pools of this many batches: little padding, yet a shuffled order."""
 
