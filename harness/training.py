@@ -191,8 +191,7 @@ def _train_epoch(
             terms = losses(batch)
             loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:
-            loss.backward()
+        loss.backward()
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
@@ -236,7 +235,7 @@ def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimi
     ]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
     return kind(
-        [group for group in groups if group["params"]] or groups,
+        [group for group in groups if group["params"]],
         lr=training.learning_rate,
         betas=(training.beta1, training.beta2),
         fused=True,
@@ -293,9 +292,7 @@ def _flops_per_event(model: Recommender, data: TaskData, training: TrainingConfi
     model.train()
     # Fused attention kernels hide their operations from the counter, plain ones do not.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        loss = torch.stack(list(model.losses(batch).values())).sum()
-        if loss.requires_grad:
-            loss.backward()
+        torch.stack(list(model.losses(batch).values())).sum().backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops() / len(batch.valid)
 
