@@ -12,6 +12,7 @@ from torch import nn
 from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split
+from harness.diagnostics import Diagnostics
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.interface import Needs, Recommender, Task
 from harness.settings import Settings
@@ -119,7 +120,10 @@ class Recording(Bigram):
 
 
 @pytest.mark.parametrize("prefixes", [True, False])
-def test_the_rows_are_those_of_the_settings_and_half_the_prefixes_come_in_every_second_epoch(tmp_path, prefixes):
+def test_the_rows_are_those_of_the_settings_and_half_the_prefixes_come_in_every_second_epoch(
+    tmp_path, prefixes, monkeypatch
+):
+    monkeypatch.setattr(Diagnostics, "measure", lambda self: {})  # it asks for losses of a batch of its own
     log = load("synthetic-sessions:users=20,items=30,length=8", DataConfig())
     data = Retrieval(log, make_split(log, DataConfig()), max_length=50, metrics=["ndcg@10"])
     model = Recording(Rows(prefixes=prefixes), data.schema())
