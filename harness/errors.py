@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """The user gave something that can't be used. One line: what, where, how to mend it.
+    """The user gave something that can't be used. One line: what, where, how to fix it.
 
     The command line prints the message without a traceback and exits with 2.
     """

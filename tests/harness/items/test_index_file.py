@@ -54,7 +54,7 @@ def test_codes_follow_the_order_of_the_items(tmp_path):
         (ITEMS, {}, "set items.quantiser.offset: 1"),
         (["", "0", "1", "2"], {"offset": 1}, "set items.quantiser.offset: 0"),
         ([*ITEMS, "4"], {"offset": 1}, "1 of 4 items have no codes (the first: '4')"),
-        (ITEMS[:3], {"offset": 1}, "1 of its 3 keys are no item of the data (the first: '2')"),
+        (ITEMS[:3], {"offset": 1}, "1 of its 3 keys are not items of the data (the first: '2')"),
         (["", "B01", "B02"], {}, "another catalogue"),
         (["", "B01", "B02"], {"offset": 1}, "whole numbers"),
         (ITEMS, {"offset": 1, "size": 100}, "<b_255> lies outside 0..99"),
