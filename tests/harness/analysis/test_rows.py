@@ -80,7 +80,7 @@ def _edit(path, change):
         (lambda d, c: (d / "study.yaml").unlink(), "is .* the folder of a run"),
         (lambda d, c: (d / "study.yaml").write_text("a: [1"), "no valid YAML"),
         (lambda d, c: (d / "study.yaml").write_text("study: x\n"), "lacks 'task'"),
-        (lambda d, c: (c / "cell.json").write_text("{"), "no valid JSON"),
+        (lambda d, c: (c / "cell.json").write_text("{"), "not valid JSON"),
         (lambda d, c: _edit(c / "cell.json", lambda v: v.update(seed=99)), "'seed' is 99"),
         (lambda d, c: _edit(c / "cell.json", lambda v: v["fingerprints"].update(split="0" * 64)), "different splits"),
         (lambda d, c: (c / "rows.parquet").write_bytes(b"PAR1"), "is damaged"),

@@ -144,7 +144,7 @@ def test_json_of_another_shape_is_refused(tmp_path, text):
 
 
 def test_truncated_json_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no valid JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         readers.json_sequences({"events": write(tmp_path / "X.inter.json", '{"1": [1, 2')})
 
 

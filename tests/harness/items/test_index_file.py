@@ -77,7 +77,7 @@ def test_extra_keys_can_be_allowed(tmp_path):
     [
         ([1, 2], "another kind of file"),
         ({}, "another kind of file"),
-        ('{"1": ["<a_', "no valid JSON"),
+        ('{"1": ["<a_', "not valid JSON"),
         ({"1": ["<a_1>"], "2": ["<a_1>", "<b_1>"], "3": ["<a_1>"]}, "key '2': expected a list of 1 tokens"),
         ({"1": ["<b_1>"], "2": ["<a_1>"], "3": ["<a_1>"]}, "key '1': expected a token such as <a_12>"),
         ({"1": ["<a_1>"], "2": [17], "3": ["<a_1>"]}, "key '2': expected a token such as <a_12>, found 17"),
