@@ -40,6 +40,7 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
+from harness.analysis.comparisons import against_control
 from harness.analysis.efficiency import MEASUREMENTS, Efficiency, load_efficiency
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
 from harness.analysis.statistics import Comparison, compare, family
@@ -159,17 +160,23 @@ def measurements_below(results: str | Path) -> list[Efficiency]:
     return [load_efficiency(folder) for folder in folders if not folder.name.endswith("-smoke")]
 
 
+_OPPOSITE: dict[str, Any] = {"better": "worse", "worse": "better"}
+
+
 def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
     """What one run says about the claims that its study tests; one finding per claim and data set."""
     mine = [claim for claim in claims if claim.study == run.name]
     tested: dict[str, Comparison] = {}
+    shared: dict[str, Comparison] = {}
     for claim in mine:
         if not claim.sweep and claim.by is None:
             for dataset in run.datasets:
-                comparison = _compare(run, dataset, claim)
+                comparison = _of_the_study(run, dataset, claim)
                 if comparison is not None:
+                    shared[f"{claim.id}/{dataset}"] = comparison
+                elif (comparison := _compare(run, dataset, claim)) is not None:
                     tested[f"{claim.id}/{dataset}"] = comparison
-    tested = family(tested)
+    tested = family(tested) | shared
     findings = []
     for claim in mine:
         for dataset in run.datasets:
@@ -238,7 +245,8 @@ def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], nam
         )
     caption = (
         "Claims of the papers and what was measured. A claimed direction is supported or contradicted by a paired test "
-        "over seeds (Holm's correction over the claims of a run). A claimed size is taken as 'at least so much': "
+        "over seeds, with the verdict of the study's own table where that has the pair, else with Holm's correction "
+        "over the other claims of the run. A claimed size is taken as 'at least so much': "
         "supported where the whole 95 % interval of the relative difference reaches it, contradicted where the whole "
         "interval falls short of it. Undecided: neither; not tested: no run has the evidence."
     )
@@ -295,6 +303,23 @@ def _compare(run: Run, dataset: str, claim: Claim) -> Comparison | None:
     if claim.arm not in run.variants or claim.than not in run.variants:
         return None
     return _pair(run, dataset, claim.arm, claim.than, claim.quantity)
+
+
+def _of_the_study(run: Run, dataset: str, claim: Claim) -> Comparison | None:
+    """The comparison as the study's own table has it, with the correction for the study's family; None where that holds
+    no such pair. A claim and a table of one run must not disagree."""
+    if claim.quantity != run.primary or run.control not in (claim.arm, claim.than):
+        return None
+    other = claim.than if claim.arm == run.control else claim.arm
+    found = against_control(run).get((dataset, other))
+    mine = _compare(run, dataset, claim)
+    if found is None or mine is None:
+        return None
+    verdict = _OPPOSITE.get(found.verdict, found.verdict) if claim.arm == run.control else found.verdict
+    return replace(
+        mine, p_adjusted=found.p_adjusted, p_equivalence_adjusted=found.p_equivalence_adjusted,
+        family_size=found.family_size, correction=found.correction, alpha=found.alpha, verdict=verdict,
+    )  # fmt: skip
 
 
 def _pair(run: Run, dataset: str, arm: str, than: str, quantity: str) -> Comparison | None:

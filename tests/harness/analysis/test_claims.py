@@ -6,6 +6,7 @@ from scipy import stats
 
 from benchmarks.synthetic_run import write_run
 from harness.analysis.claims import Claim, claims_for, evaluate, ledger_table, load_claims, runs_below
+from harness.analysis.comparisons import against_control
 from harness.analysis.rows import load_run
 from harness.analysis.tables import render
 from harness.errors import InputError
@@ -39,14 +40,29 @@ def test_direction_is_supported_contradicted_or_undecided(run):
     assert _one(run, arm="fair", than="sasrec", expect="higher").verdict == "not tested"
 
 
-def test_holm_runs_over_the_claims_of_a_run(run):
+def test_holm_runs_over_the_claims_that_no_table_of_the_study_has(run):
     claims = [
-        _claim(id=v, arm="fair", than=v, expect="higher")
+        _claim(id=v, arm="fair", than=v, expect="higher", quantity="recall@10")
         for v in ("no-focused-attention", "no-mi-loss", "no-noise-loss")
     ]
     together = [finding.p for finding in claims_for(run, claims)]
     alone = [claims_for(run, [claim])[0].p for claim in claims]
     assert together[int(np.argmin(alone))] == pytest.approx(3 * min(alone))
+
+
+@pytest.mark.parametrize("seeds", range(8))
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_claim_and_the_table_of_its_study_never_disagree(tmp_path, seeds, swapped):
+    strength = dict.fromkeys(("no-focused-attention", "no-mi-loss", "no-noise-loss"), 0.8 + 0.05 * seeds)
+    run = load_run(write_run(tmp_path / "ablations", users=80, seeds=5, strength=strength))
+    supported = {"better": "contradicted", "worse": "supported", "undecided": "undecided"}
+    for variant in strength:
+        pair = {"arm": variant, "than": "fair"} if swapped else {"arm": "fair", "than": variant}
+        [finding] = claims_for(run, [_claim(id=variant, expect="lower" if swapped else "higher", **pair)])
+        table = against_control(run)["ml-100k", variant]
+        assert finding.verdict == supported[table.verdict]
+        assert finding.p == table.p_adjusted
+        assert finding.estimate == pytest.approx(table.difference if swapped else -table.difference)
 
 
 @pytest.mark.parametrize(
