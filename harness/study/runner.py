@@ -212,7 +212,7 @@ def _cause(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
 def _on_signals() -> list[int]:
