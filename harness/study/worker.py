@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import traceback
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
-from harness.study.folder import RunFolder
-from harness.study.queue import HOST, Queue
+from harness.study.folder import HOST, RunFolder
+from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
 
 __all__ = ["work"]
@@ -50,26 +49,29 @@ def work(
     cells = make_cells(study, inputs)
     if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
         raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")
-    queue = Queue(storage, folder.path.name, study, cells, folder)
+    queue = Queue(
+        storage,
+        folder.queue_name(study, extra),
+        study,
+        cells,
+        folder,
+        patient=parent is not None,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        stop=stop,
+    )
 
-    def train(cell: Cell, trial: optuna.Trial) -> float:
-        return _train(cell, trial, study, inputs, folder, device, stop)
+    def train(cell: Cell, report: Report) -> float:
+        return _train(cell, report, study, inputs, folder, device, stop)
 
-    while True:
+    while queue.left():
         if stop():
             raise Interrupted
-        waiting, running = queue.left()
-        if waiting:
-            queue.work_on_next(train)
-        elif running:
+        if not queue.work_on_next(train) and queue.synchronise():
             time.sleep(IDLE_SECONDS)
-            queue.reclaim()
-        else:
-            return
 
 
 def _train(
-    cell: Cell, trial: optuna.Trial, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
+    cell: Cell, report: Report, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
 ) -> float:
     """The cell's validation value. Raises CellFailed after the reason was written down."""
     history: list[dict[str, Any]] = []
@@ -79,8 +81,7 @@ def _train(
     def on_epoch(row: dict[str, Any]) -> None:
         history.append(row)
         if row.get(tracked) is not None:
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken for dead; the cell goes on all the same
-                trial.report(row[tracked], row["epoch"])
+            report(row[tracked], row["epoch"])
         progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
         write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
