@@ -17,7 +17,7 @@ import filelock
 import yaml
 
 from harness.errors import InputError
-from harness.files import digest, read_json, write_json, write_text, writing
+from harness.files import digest, is_unfinished, read_json, write_json, write_text, writing
 from harness.settings import parse
 from harness.study.design import Study
 
@@ -137,6 +137,18 @@ class RunFolder:
         """Yields whether no other process runs this folder as a whole."""
         with _lock(self.path / ".lock") as mine:
             yield mine
+
+    def tidy(self, before: float) -> None:
+        """Removes what killed processes left behind: the working folders of finished cells, and files that were being
+        written, untouched since the time ``before``."""
+        for working in self.path.glob("running/*"):
+            if self.is_finished(working.name) and not self.is_held(working.name):
+                shutil.rmtree(working, ignore_errors=True)
+        for place in (self.path, self.path / "tables", self.path / "figures"):
+            for path in place.glob(".*.*"):
+                with suppress(OSError):
+                    if is_unfinished(path) and path.stat().st_mtime < before:
+                        path.unlink()
 
     def write_design(self, study: Study, extra: dict[str, Any]) -> None:
         text = yaml.safe_dump(

@@ -29,7 +29,7 @@ from harness.study.progress import Display
 from harness.study.queue import Queue
 from harness.study.worker import record_failure
 
-__all__ = ["Outcome", "Settings", "prepare", "run_study"]
+__all__ = ["Outcome", "Settings", "prepare", "queue_study", "run_study"]
 
 POLL_SECONDS = 0.5
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -94,18 +94,26 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
     cells = make_cells(study, inputs)
     fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}
     name = _queue_name(study, settings)
-    folder.write_design(
+    queue = Queue(settings.storage_url, name, study, cells, folder, create=True, say=display.say)
+    folder.write_design(  # after the queue was made, for a worker that waits for this file
         study,
         {
             "run": settings.name,
             "queue": name,
+            "started_in": os.path.relpath(Path.cwd(), folder.path.resolve()),
             "cells": [{"id": c.id, "dataset": c.dataset, "variant": c.arm.variant, "seed": c.seed} for c in cells],
             "fidelity": fidelity,
         },
     )
-    queue = Queue(settings.storage_url, name, study, cells, folder, create=True, say=display.say)
     queue.synchronise(retry_failed=settings.retry_failed)
     return cells, queue
+
+
+def queue_study(study: Study, settings: Settings) -> int:
+    """Checks everything and queues the cells that are not finished; returns how many. Workers of the command
+    `harness worker` train them. Raises InputError as :func:`prepare`."""
+    with Display() as display, _only_run(settings.folder):
+        return prepare(study, settings, display)[1].left()
 
 
 def run_study(study: Study, settings: Settings) -> Outcome:
@@ -116,6 +124,7 @@ def run_study(study: Study, settings: Settings) -> Outcome:
         InputError: see :func:`prepare`; or a worker met an unusable folder, data set or storage.
     """
     folder = settings.folder
+    started = time.time()
     with Display() as display, _only_run(folder):
         cells, queue = prepare(study, settings, display)
         display.begin(cells, folder, settings.workers)
@@ -124,6 +133,7 @@ def run_study(study: Study, settings: Settings) -> Outcome:
         finally:
             _summarise(study, cells, settings)
             display.update()
+            folder.tidy(started)
         failed = [failure for cell in cells if (failure := folder.failure(cell.id))]
         done = sum(folder.is_finished(cell.id) for cell in cells)
         return Outcome(done, failed, len(cells))
@@ -203,13 +213,15 @@ class _Worker:
         with writing(self.log):
             self.log.parent.mkdir(exist_ok=True)
             file = open(self.log, "a", encoding="utf-8")  # noqa: SIM115 (the child inherits it)
-        command = [sys.executable, "-m", "harness.cli", "worker", str(settings.folder.path)]
-        command += ["--storage", settings.storage_url, "--device", settings.device]
+        # -P: the current folder may hold one of the name harness, such as that above a clone.
+        command = [sys.executable, "-P", "-m", "harness.cli", "worker", str(settings.folder.path)]
+        command += ["--device", settings.device]
         command += ["--threads", str(settings.threads), "--cache", str(settings.cache)]
         command += ["--parent", str(os.getpid())]
         if settings.data_root is not None:
             command += ["--data-root", str(settings.data_root)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "COLUMNS": "2000"}
+        environment["HARNESS_STORAGE"] = settings.storage_url  # not in the command line, which anyone can read
         with file:
             # Its own session: a Ctrl-C reaches the parent alone, which then stops its workers in good order.
             self.process = subprocess.Popen(

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -15,7 +16,15 @@ from optuna.storages import RDBStorage
 
 from harness.errors import InputError
 
-__all__ = ["PATIENCE_SECONDS", "Retry", "is_storage_error", "open_storage", "reason_of", "without_passwords"]
+__all__ = [
+    "PATIENCE_SECONDS",
+    "Retry",
+    "absolute",
+    "is_storage_error",
+    "open_storage",
+    "reason_of",
+    "without_passwords",
+]
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 300
@@ -62,6 +71,17 @@ def _lock_before_reading(engine: sqlalchemy.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     engine.dispose()  # connections made before the listeners
+
+
+def absolute(url: str) -> str:
+    """The URL with the path of an SQLite file made absolute, so that it holds in any folder."""
+    try:
+        parts = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:  # opening it will say so
+        return url
+    if not parts.drivername.startswith("sqlite") or parts.database in {None, "", ":memory:"}:
+        return url
+    return parts.set(database=str(Path(parts.database).absolute())).render_as_string(hide_password=False)
 
 
 class Retry:
