@@ -21,7 +21,7 @@ from harness.study.folder import HOST, RunFolder
 from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
 
-__all__ = ["work"]
+__all__ = ["go_where_it_was_started", "wait_for_run", "work"]
 
 IDLE_SECONDS = 1.0
 
@@ -70,6 +70,25 @@ def work(
             time.sleep(IDLE_SECONDS)
 
 
+def wait_for_run(folder: RunFolder, seconds: float) -> None:
+    """Waits until `harness run` has written the folder's design. Raises InputError where it does not."""
+    end = time.monotonic() + seconds
+    while not folder.design.is_file():
+        if time.monotonic() >= end:
+            more = f" after {seconds:g} s" if seconds else ""
+            raise InputError(
+                f"{folder.path} holds no run{more}; start it with `harness run`, or wait for it with --wait SECONDS"
+            )
+        time.sleep(IDLE_SECONDS)
+
+
+def go_where_it_was_started(folder: RunFolder) -> None:
+    """Changes to the folder that `harness run` was started in, which relative paths in the study are seen from."""
+    place = folder.path / str(folder.read_design()[1].get("started_in", ""))
+    if place.is_dir() and place != folder.path:  # else on a machine that lays its folders out in another way
+        os.chdir(place)
+
+
 def _train(
     cell: Cell, report: Report, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
 ) -> float:
@@ -92,11 +111,17 @@ def _train(
     except Exception as error:
         expected = isinstance(error, CellFailed)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if _is_out_of_memory(error):
             reason = f"out of memory ({error}); lower training.batch_size or the model's size"
         record_failure(folder, cell, reason, None if expected else traceback.format_exc())
         write_history(folder.failed(cell.id) / "history.csv", history)
         raise CellFailed(reason) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A CPU allocation that fails is a plain RuntimeError of PyTorch; CPython may turn one into a SystemError.
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError | SystemError)
+    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def record_failure(folder: RunFolder, cell: Cell, reason: str, trace: str | None = None) -> None:
