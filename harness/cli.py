@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import __version__
 from harness.errors import InputError, Interrupted, nearest
 from harness.printing import download_bars, print_json, print_plan, print_rows, print_tree, print_tuning
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Benchmarks and ablations of generative recommenders: from a study file to a paper's evidence.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -70,6 +70,21 @@ Storage = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
