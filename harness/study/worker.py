@@ -84,9 +84,9 @@ def wait_for_run(folder: RunFolder, seconds: float) -> None:
 
 def go_where_it_was_started(folder: RunFolder) -> None:
     """Changes to the folder that `harness run` was started in, which relative paths in the study are seen from."""
-    place = folder.path / str(folder.read_design()[1].get("started_in", ""))
-    if place.is_dir() and place != folder.path:  # else on a machine that lays its folders out in another way
-        os.chdir(place)
+    place = folder.read_design()[1].get("started_in")
+    if place is not None and (folder.path / place).is_dir():  # else on a machine that lays its folders out differently
+        os.chdir(folder.path / place)
 
 
 def _train(
