@@ -1,4 +1,4 @@
-"""Broken data through the command line: one clear line that says what, where and how to mend it, exit code 2."""
+"""Broken data through the command line: one clear line that says what, where and how to fix it, exit code 2."""
 
 from __future__ import annotations
 
