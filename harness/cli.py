@@ -462,6 +462,8 @@ def data_show(
     config = from_pairs(DataConfig, set_ or [], "data")
     log = load(name, config, data_root)
     described = describe(log, make_split(log, config))
+    for note in described["notes"]:
+        _say(f"note: {note}")
     if as_json:
         print_json(described)
     else:

@@ -176,7 +176,7 @@ def _raw(
     item, items = encode(table[item_column])
     columns = {}
     for name in rest:
-        if pa.types.is_string(table[name].type):
+        if pa.types.is_string(table[name].type) or pa.types.is_dictionary(table[name].type):
             codes, words = encode(table[name])
             columns[name] = words[codes]
         else:
