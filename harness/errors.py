@@ -18,7 +18,7 @@ class CellFailed(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown name: a suggestion, or the list of what there is."""
+    """The tail of an error about an unknown name: a suggestion, or the list of known names."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:

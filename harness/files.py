@@ -55,6 +55,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is one that :func:`whole_file` gives out to write to."""
+    return re.fullmatch(rf"\..+\.[a-z0-9_]{{8}}{re.escape(path.suffix)}", path.name) is not None and path.is_file()
+
+
 def write_text(path: str | Path, text: str) -> None:
     with whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -70,6 +70,14 @@ def test_the_readmes_table_is_the_ablations():
         ("nothing measurable (+{:.1f} %)", ("ablations", "differences", "zero-lambda", "percent")),
         ("FAIR reaches Recall@5 {:.4f}", ("beauty-fair", "main", "fair", "amazon-beauty/recall@5")),
         ("and `transitions` {:.4f}. Validation", ("beauty-fair", "main", "transitions", "amazon-beauty/recall@5")),
+        ("FAIR reaches NDCG@10 {:.4f}, SASRec", ("benchmark-parallel", "main", "fair", "amazon-scientific/ndcg@10")),
+        ("same width {:.4f}, stat", ("benchmark-parallel", "main", "sasrec-ce", "amazon-scientific/ndcg@10")),
+        ("three parts, {:.4f}.", ("benchmark-parallel", "main", "rpg", "amazon-scientific/ndcg@10")),
+        ("`transitions` reaches {:.4f}", ("benchmark-parallel", "main", "transitions", "amazon-scientific/ndcg@10")),
+        ("is {:.4f} with codes from titles", ("item_vectors-fair", "main", "fair-text", "ml-100k/ndcg@10")),
+        ("{:.4f} with codes from co-occ", ("item_vectors-fair", "main", "fair-cooccurrence", "ml-100k/ndcg@10")),
+        ("{:.4f} with both", ("item_vectors-fair", "main", "fair-fused", "ml-100k/ndcg@10")),
+        ("{:.4f} with random codes", ("item_vectors-fair", "main", "fair-random", "ml-100k/ndcg@10")),
         ("interleaved model by {:.1f} %", ("actions", "relative", "attn-lfa", "bce")),
         ("AttnMVP by {:.1f} %", ("actions", "relative", "attn-mvp", "bce")),
         ("AttnLFA lowers it by {:.1f} %", ("actions", "relative", "attn-lfa-unscaled", "bce")),
@@ -88,6 +96,12 @@ def test_the_readmes_sentence_on_ablations_follows_the_verdicts():
     assert main["popularity"] < variants.min()
     assert variants.max() < main["transitions"]
     assert "Every variant ranks above popularity" in words()
+
+
+def test_the_readmes_sentence_on_fair_beside_sasrec_follows_the_verdict():
+    found = pd.read_csv(ROOT / "results" / "benchmark-parallel" / "tables" / "differences.csv").set_index("key")
+    assert found.loc["fair", "verdict"] == "undecided"
+    assert "statistically indistinguishable from it" in words()
 
 
 def test_the_readmes_recall_without_the_history():

@@ -63,8 +63,8 @@ def _numbers(values: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray
         except pa.ArrowInvalid:
             continue
     row, text = next((n, t) for n, t in enumerate(values.to_pylist()) if not NUMBER.fullmatch(t))
-    kind = "is not finite" if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity") else "is no number"
-    raise InputError(f"{where(row)}: {text!r} {kind}; correct it or drop the line")
+    kind = "is not finite" if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity") else "is not a number"
+    raise InputError(f"{where(row)}: {text!r} {kind}; fix it or drop the line")
 
 
 def _in_units(time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], str]):
@@ -72,7 +72,7 @@ def _in_units(time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], 
         bad = ~np.isfinite(time)
         if bad.any():
             row = int(np.argmax(bad))
-            raise InputError(f"{where(row)}: {_shown(values[row])} is not finite; correct it or drop the line")
+            raise InputError(f"{where(row)}: {_shown(values[row])} is not finite; fix it or drop the line")
         if np.abs(time).max(initial=0) < 2**53 and (whole := time.astype(np.int64), (whole == time).all())[1]:
             time = whole
     if not len(time):
@@ -80,7 +80,7 @@ def _in_units(time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], 
     low, high = int(np.argmin(time)), int(np.argmax(time))
     if time[low] < 0:
         raise InputError(
-            f"{where(low)}: {_shown(values[low])} is negative, which a time can't be; correct it or drop the line"
+            f"{where(low)}: {_shown(values[low])} is negative, which a time can't be; fix it or drop the line"
         )
     (ticks, unit), (least, other) = _unit(time[high]), _unit(time[low])
     if ticks != least:
@@ -95,7 +95,7 @@ def _in_units(time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], 
                 date = datetime.fromtimestamp(min(int(time[row]) // ticks, 253_000_000_000), UTC).date()
                 raise InputError(
                     f"{where(row)}: the time {_shown(values[row])} would be {date}, which is implausible beside the "
-                    "others; correct it, or drop the line if its time is missing"
+                    "others; fix it, or drop the line if its time is missing"
                 )
     note = f"times are taken as 1/{ticks} of a second ({unit}), which their size suggests"
     return time, ticks, (note,) if ticks > 1 else ()

@@ -85,7 +85,7 @@ def _edit(path, change):
         (lambda d, c: _edit(c / "cell.json", lambda v: v["fingerprints"].update(split="0" * 64)), "different splits"),
         (lambda d, c: (c / "rows.parquet").write_bytes(b"PAR1"), "is damaged"),
         (lambda d, c: (c / "rows.parquet").unlink(), "does not exist"),
-        (lambda d, c: pq.write_table(pa.table({"phase": ["test"]}), c / "rows.parquet"), "is damaged"),
+        (lambda d, c: pq.write_table(pa.table({"phase": ["test"]}), c / "rows.parquet"), "has no column"),
         (lambda d, c: shutil.rmtree(d / "cells"), "no finished cell"),
     ],
 )
