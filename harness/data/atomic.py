@@ -16,15 +16,21 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.data.config import Columns
-from harness.data.histories import check_histories
-from harness.data.log import RawLog, encode
+from harness.data.log import RawLog
 from harness.data.roles import find_roles
+from harness.data.rows import EventRows, raw_log
 from harness.data.tables import Column, line_of_row, read_header, read_table
-from harness.data.times import read_times
 from harness.errors import InputError, nearest
 from harness.files import file_digest, whole_file
 
-__all__ = ["AtomicTable", "read_atomic", "read_atomic_log", "write_atomic_log"]
+__all__ = [
+    "AtomicTable",
+    "read_atomic",
+    "read_atomic_log",
+    "read_atomic_rows",
+    "read_item_texts",
+    "write_atomic_log",
+]
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
@@ -79,43 +85,28 @@ def read_atomic(path: Path, columns: Columns | None = None) -> AtomicTable:
     return AtomicTable(path, types, data, roles, notes)
 
 
+def read_atomic_rows(inter: Path, columns: Columns | None = None) -> EventRows:
+    """The events of ``inter``; raises as :func:`read_atomic` does."""
+    table = read_atomic(inter, columns)
+    return EventRows(inter, table.data, table.roles, lambda row: f"line {line_of_row(inter, row)}", table.notes)
+
+
 def read_atomic_log(inter: Path, item: Path | None, columns: Columns | None = None) -> RawLog:
     """The events of ``inter``, and the texts of ``item`` where there is such a file.
 
     Raises:
-        InputError: see :func:`read_atomic` and :func:`harness.data.times.read_times`; histories of which an item is
-            no event.
+        InputError: see :func:`read_atomic` and :func:`harness.data.rows.raw_log`.
     """
-    table = read_atomic(inter, columns)
-    data, roles = table.data, table.roles
-    user, users = encode(data[roles["user"]])
-    items_of_events, items = encode(data[roles["item"]])
-    raw = RawLog(
-        path=inter,
-        user=user,
-        users=users,
-        item=items_of_events,
-        items=items,
-        files={inter.name: file_digest(inter)},
-        notes=table.notes,
-    )
-    time = roles.get("time")
-    if time is not None:
-        where = f"column '{time}'"
-        raw.time, raw.ticks, notes = read_times(
-            data[time], lambda row: f"{inter}: line {line_of_row(inter, row)}, {where}"
-        )
-        raw.notes += notes
-    sequences = {name: data[name] for name, kind in table.types.items() if kind == "token_seq"}
-    check_histories(raw, sequences, lambda row: f"{inter}: line {line_of_row(inter, row)}")
-    rest = [name for name in table.types if name not in (roles["user"], roles["item"], time)]
-    raw.columns = {name: _values(data[name]) for name in rest}
-    if columns and columns.rating:
-        raw.columns["rating"] = raw.columns[roles["rating"]]
+    raw = raw_log([read_atomic_rows(inter, columns)], columns)
     if item is not None:
-        raw.item_table = _item_table(read_atomic(item))
+        raw.item_table = read_item_texts(item)
         raw.files[item.name] = file_digest(item)
     return raw
+
+
+def read_item_texts(item: Path) -> pd.DataFrame:
+    """The texts of an ``.item`` file by raw id."""
+    return _item_table(read_atomic(item))
 
 
 def write_atomic_log(raw: RawLog, inter: Path) -> None:
@@ -170,13 +161,6 @@ def _check_floats(path: Path, name: str, values: pa.ChunkedArray) -> None:
             except ValueError:
                 where = f"{path}: line {line_of_row(path, row)}, column '{name}'"
                 raise InputError(f"{where}: {text!r} is not a number; fix it or drop the line") from None
-
-
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    if pa.types.is_floating(column.type):
-        return column.to_numpy()
-    codes, words = encode(column)
-    return words[codes]
 
 
 def _item_table(table: AtomicTable) -> pd.DataFrame:

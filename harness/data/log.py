@@ -110,14 +110,15 @@ class RawLog:
 def encode(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """(N,) int32 codes and the (V,) str ids they stand for, in order of first appearance."""
     if isinstance(values, pa.ChunkedArray):
-        # Dictionaries of chunks are joined in the order of the chunks, so that first appearance stays the order.
-        values = (
-            values.unify_dictionaries().combine_chunks()
-            if pa.types.is_dictionary(values.type)
-            else values.combine_chunks()
-        )
+        if pa.types.is_dictionary(values.type):
+            values = values.unify_dictionaries()  # chunk after chunk, so that first appearance stays the order
+        values = values.combine_chunks()
     coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    return coded.indices.to_numpy().astype(np.int32), np.array(coded.dictionary.to_pylist(), dtype=str)
+    codes, ids = coded.indices.to_numpy().astype(np.int32), np.array(coded.dictionary.to_pylist(), dtype=str)
+    if len(codes) and not _by_appearance(codes, ids):  # a dictionary that came with the file, such as sorted categories
+        codes, seen = pd.factorize(codes)
+        codes, ids = codes.astype(np.int32), ids[seen]
+    return codes, ids
 
 
 def fingerprint(*parts: str | np.ndarray | None) -> str:

@@ -20,7 +20,16 @@ from harness.data.tables import Column, decode_line, read_header, read_table
 from harness.errors import InputError
 from harness.files import file_digest, read_json
 
-__all__ = ["Reader", "amazon_reviews", "atomic", "event_table", "json_sequences", "movielens_dat", "text_sequences"]
+__all__ = [
+    "Reader",
+    "amazon_reviews",
+    "atomic",
+    "event_table",
+    "json_sequences",
+    "movielens_dat",
+    "text_of",
+    "text_sequences",
+]
 
 Reader = Callable[[Mapping[str, Path]], RawLog]
 """Takes the files that were found, by the part they play ("events", "items", ...)."""
@@ -214,11 +223,11 @@ def _times_of(raw: RawLog, path: Path) -> np.ndarray:
 
 def _text_table(texts: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(name for fields in texts.values() for name in fields))
-    rows = {name: [_text(fields.get(name)) for fields in texts.values()] for name in columns}
+    rows = {name: [text_of(fields.get(name)) for fields in texts.values()] for name in columns}
     return pd.DataFrame(rows, index=pd.Index(list(texts), dtype=object), columns=columns)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """Lists (of lists) of categories are joined by commas, each once."""
     return ", ".join(dict.fromkeys(text for text in _leaves(value) if text))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.data.config import Columns
 from harness.errors import InputError, nearest
 
-__all__ = ["ROLES", "find_roles"]
+__all__ = ["ROLES", "find_roles", "is_role"]
 
 ROLES = {
     "user": (
@@ -62,7 +62,7 @@ def find_roles(path: Path, names: Sequence[str], given: Columns | None) -> tuple
             raise InputError(
                 f"{path}: line 1 names no column that is known to hold the {role}s ({_listed(names)}); "
                 f"no column '{USUAL[role]}'; {_hint(USUAL[role], names)}name it with data.columns.{role}=NAME (of "
-                f"`harness data import`: --{role} NAME)"
+                f"`harness data import`: --{role} NAME), or its place from 1 on where the file has no header"
             )
     for role, name in found.items():
         twin = next((other for other in found if other != role and found[other] == name), None)
@@ -76,6 +76,11 @@ def find_roles(path: Path, names: Sequence[str], given: Columns | None) -> tuple
                 f"no column is known to hold times (there are {_listed(rest)}); name it with data.columns.time"
             )
     return found, tuple(f"{path.name}: {note}" for note in notes)
+
+
+def is_role(name: str) -> bool:
+    """Whether a column of this name is known to play a part."""
+    return any(_bare(name) in known for known in ROLES.values())
 
 
 def _given(path: Path, names: Sequence[str], role: str, wanted: str) -> str:
