@@ -271,8 +271,8 @@ def _fault(layout: _Layout, roles: dict[str, str], otherwise: str) -> InputError
 def _check_count(layout: _Layout, number: int, fields: list[str]) -> None:
     if len(fields) != len(layout.names):
         raise InputError(
-            f"{layout.path}: line {number} has {len(fields)} fields instead of {len(layout.names)}; fix it (a text that "
-            "holds the separator stands in double quotes) or restore the file"
+            f"{layout.path}: line {number} has {len(fields)} fields instead of {len(layout.names)}; fix it (a text "
+            "that holds the separator stands in double quotes) or restore the file"
         )
 
 
@@ -404,26 +404,33 @@ def _checked(rows: EventRows) -> EventRows:
                 )
             values = _as_ids(values)
         elif name != rows.roles.get("time"):
-            if pa.types.is_null(kind):
-                continue
-            if pa.types.is_boolean(kind):
-                values = values.cast(pa.int8())
-            if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-                values = values.cast(pa.float64())
-            else:
-                values = _as_ids(pc.fill_null(values.cast(pa.string()), "") if values.null_count else values)
+            values = _number_or_text(values)
         columns[name] = values
     rows.data = pa.table(columns)
     if _faulty(rows):
-        for name in ids:
-            for row, text in enumerate(rows.data[name].to_pylist()):
-                if not text or "\0" in text:
-                    what = "holds a NUL byte" if text else "is no id"
-                    raise InputError(
-                        f"{rows.path}: {rows.place(row)}, column '{name}': {text[:40]!r} {what}; fix it or drop the row"
-                    )
-        raise InputError(f"{rows.path}: a text holds a NUL byte; write the file without it")
+        raise _faulty_text(rows)
     return rows
+
+
+def _number_or_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return values.cast(pa.float64())
+    return _as_ids(pc.fill_null(values.cast(pa.string()), "") if values.null_count else values)
+
+
+def _faulty_text(rows: EventRows) -> InputError:
+    """The first empty id or text with a NUL, to be raised."""
+    ids = {rows.roles["user"], rows.roles["item"]}
+    for name in sorted(rows.data.column_names, key=lambda name: name not in ids):
+        for row, text in enumerate(rows.data[name].to_pylist()):
+            if isinstance(text, str) and ("\0" in text or (name in ids and not text)):
+                what = "holds a NUL byte" if text else "is no id"
+                return InputError(
+                    f"{rows.path}: {rows.place(row)}, column '{name}': {text[:40]!r} {what}; fix it or drop the row"
+                )
+    raise AssertionError("called without a fault")
 
 
 def _as_ids(values: pa.ChunkedArray) -> pa.ChunkedArray:

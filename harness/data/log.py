@@ -288,7 +288,7 @@ def _check_described(raw: RawLog, items: np.ndarray, notes: list[str]) -> None:
     if described == 0:
         raise InputError(
             f"{raw.path}: no item of its events is among the {len(raw.item_table)} that are described: events have "
-            f"ids such as {_examples(items[1:])}, descriptions such as {_examples(raw.item_table.index)}; write the ids "
+            f"ids such as {_examples(items[1:])}, descriptions such as {_examples(raw.item_table.index)}; write them "
             "alike"
         )
     if described < (len(items) - 1) / 2:

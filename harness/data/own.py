@@ -98,8 +98,8 @@ def _folder(folder: Path) -> OwnFiles:
         return OwnFiles(folder.name, events, _items_beside(events[0], folder.name))
     if any(parts.values()) and len(files) > 1:
         raise InputError(
-            f"folder {folder}: a split of its own takes one file of training, one of validation and one of test events, "
-            f"such as x.train.csv, x.valid.csv, x.test.csv; found {_names(files)}"
+            f"folder {folder}: a split of its own takes one file of training, one of validation and one of test "
+            f"events, such as x.train.csv, x.valid.csv, x.test.csv; found {_names(files)}"
         )
     rest = [path for path in files if not _is_items(path)]
     if len(rest) > 1:
@@ -123,8 +123,8 @@ def _file(path: Path) -> OwnFiles:
         beside = [other for other in path.parent.iterdir() if other != path and format_of(other) and _part(other)]
         if beside:
             raise InputError(
-                f"{path} is one part of a split, beside {_names(sorted(beside))}: name the folder {path.parent}, and set "
-                "data.split to 'given' to keep the split; or move the file to a folder of its own"
+                f"{path} is one part of a split, beside {_names(sorted(beside))}: name the folder {path.parent}, and "
+                "set data.split to 'given' to keep the split; or move the file to a folder of its own"
             )
     return OwnFiles(_stem(path), (path,), _items_beside(path, _stem(path)))
 
@@ -188,7 +188,7 @@ def _item_table(path: Path, raw: RawLog) -> tuple[pd.DataFrame, str]:
 
 
 def _holds_sequences(path: Path) -> bool:
-    """Whether each line holds a user and its items (S3-Rec's format). A table has separators, or lines of one length."""
+    """Whether each line holds a user and its items (S3-Rec's format); a table has separators or lines of one length."""
     if path.suffix != ".txt":
         return False
     lengths: list[int] = []

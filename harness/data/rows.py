@@ -97,8 +97,8 @@ def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawL
         if rating.dtype.kind not in "fi":
             row, text = next((n, text) for n, text in enumerate(rating) if not NUMBER.fullmatch(text))
             raise InputError(
-                f"{where(row)}, column '{roles['rating']}': the rating {text[:40]!r} is not a number; fix it or drop the "
-                "line"
+                f"{where(row)}, column '{roles['rating']}': the rating {text[:40]!r} is not a number; fix it or drop "
+                "the line"
             )
         raw.columns["rating"] = rating
     return raw
