@@ -101,10 +101,11 @@ def _folder(folder: Path) -> OwnFiles:
             f"folder {folder}: a split of its own takes one file of training, one of validation and one of test "
             f"events, such as x.train.csv, x.valid.csv, x.test.csv; found {_names(files)}"
         )
-    rest = [path for path in files if not _is_items(path)]
+    named = [path for path in files if _stem(path) == folder.name]
+    # The log of a folder that is itself called "movies" may be movies.parquet.
+    rest = [path for path in files if not _is_items(path)] or named
     if len(rest) > 1:
-        named = [path for path in rest if _stem(path) == folder.name]
-        chosen = named or [path for path in rest if _stem(path).lower() in EVENTS]
+        chosen = [path for path in rest if path in named] or [path for path in rest if _stem(path).lower() in EVENTS]
     else:
         chosen = rest
     if len(chosen) != 1:
