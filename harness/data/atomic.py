@@ -133,6 +133,8 @@ def _header(path: Path) -> dict[str, str]:
     fields = read_header(path)
     if fields == [""]:
         raise InputError(f"{path} is empty or begins with a blank line; restore it from its source")
+    if any("\r" in field for field in fields):
+        raise InputError(f"{path}: line 1 holds a carriage return in its middle; fix it or restore the file")
     types: dict[str, str] = {}
     for field in fields:
         name, colon, kind = field.partition(":")

@@ -132,7 +132,7 @@ def _delimited(path: Path, columns: Columns | None) -> EventRows:
     roles, guessed = find_roles(path, layout.names, columns)
     types = dict.fromkeys(layout.names, ID)
     if "time" in roles:
-        whole = WHOLE.fullmatch(first[1][layout.names.index(roles["time"])])
+        whole = WHOLE.fullmatch(first[1][layout.names.index(roles["time"])].strip())
         types[roles["time"]] = pa.int64() if whole else pa.string()
     try:
         data = _parse(layout, types)

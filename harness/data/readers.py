@@ -83,6 +83,7 @@ def text_sequences(files: Mapping[str, Path]) -> RawLog:
     times ("times": user, item, unix_time) and one of item texts ("items": item, then columns of text)."""
     path = files["events"]
     users, items, lengths = [], [], []
+    seen: dict[str, int] = {}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             fields = decode_line(line, path, number).split()
@@ -90,6 +91,12 @@ def text_sequences(files: Mapping[str, Path]) -> RawLog:
                 continue
             if len(fields) == 1:
                 raise InputError(f"{path}: line {number} has a user without items; drop it or restore the file")
+            if fields[0] in seen:
+                raise InputError(
+                    f"{path}: line {number} lists user '{fields[0]}' a second time after line {seen[fields[0]]}; join "
+                    "the two sequences, or restore the file (a table of events has as many fields in each line)"
+                )
+            seen[fields[0]] = number
             users.append(fields[0])
             items += fields[1:]
             lengths.append(len(fields) - 1)

@@ -124,6 +124,8 @@ def _fault(path: Path, columns: Sequence[Column], separator: str, otherwise: str
         rows = True
         where = f"{path}: line {number}"
         text = decode_line(line, path, number)
+        if "\r" in text.rstrip("\r\n"):
+            return InputError(f"{where} holds a carriage return in its middle; fix it or restore the file")
         fields = text.rstrip("\r\n").split(separator)
         if len(fields) != len(columns):
             cut = "" if text.endswith("\n") else " and ends without a line break, so the file looks truncated"
@@ -145,6 +147,8 @@ def _problem(column: Column, value: str) -> str | None:
     try:
         number = float(value)
     except ValueError:
+        return "is not a number"
+    if "_" in value or not value.isascii():  # Python's numbers, not the format's
         return "is not a number"
     if not math.isfinite(number):
         return "is not finite"

@@ -20,8 +20,8 @@ NANOSECONDS = (10**9, "nanoseconds")
 EARLY, DATED, LATE = 10**7, 10**8, 4_102_444_800
 """Seconds: April 1970, March 1973 and the year 2100."""
 ARROW_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
+NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
 def read_times(values: pa.ChunkedArray, where: Callable[[int], str]) -> tuple[np.ndarray, int, tuple[str, ...]]:
@@ -50,6 +50,7 @@ def read_times(values: pa.ChunkedArray, where: Callable[[int], str]) -> tuple[np
             values = values.cast(kind.value_type)
         if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
             raise InputError(f"{where(0)}: the times are of type {kind}; write numbers or ISO dates")
+        values = pc.ascii_trim_whitespace(values)
         if len(values) and not NUMBER.fullmatch(values[0].as_py()):
             return (*_iso(values, where), ())
         time = _numbers(values, where)
@@ -62,9 +63,18 @@ def _numbers(values: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray
             return values.cast(kind).to_numpy()
         except pa.ArrowInvalid:
             continue
-    row, text = next((n, t) for n, t in enumerate(values.to_pylist()) if not NUMBER.fullmatch(t))
+    # The first that Arrow refuses: one end of the rows before it is known to pass, the other not to.
+    passes, fails = 0, len(values)
+    while fails - passes > 1:
+        middle = (passes + fails) // 2
+        try:
+            values.slice(0, middle).cast(pa.float64())
+            passes = middle
+        except pa.ArrowInvalid:
+            fails = middle
+    text = values[passes].as_py()
     kind = "is not finite" if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity") else "is not a number"
-    raise InputError(f"{where(row)}: {text!r} {kind}; fix it or drop the line")
+    raise InputError(f"{where(passes)}: {text[:40]!r} {kind}; fix it or drop the line")
 
 
 def _in_units(time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], str]):

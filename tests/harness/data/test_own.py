@@ -16,9 +16,16 @@ from harness.data.datasets import load
 from harness.data.importing import import_log
 from harness.data.splits import make_split
 from harness.errors import InputError
+from harness.study.cells import Inputs
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 START = 1_600_000_000
+
+
+@pytest.fixture(autouse=True)
+def _own_data_root(monkeypatch, tmp_path):
+    """An import writes into the data root, which must not be the one with the real data."""
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
 
 
 def write_table(path: Path, header, rows) -> Path:
@@ -188,6 +195,18 @@ def test_named_columns_come_before_guesses(movies):
         load(str(movies / "ratings.csv"), DataConfig(columns=Columns(user="userId", item="userId")))
     with pytest.raises(InputError, match=r"the columns of data set 'ml-1m' are known"):
         load("ml-1m", DataConfig(columns=Columns(item="movie")))
+
+
+def test_notes_reach_a_run(movies):
+    """What `harness run` says before it trains."""
+    said: list[str] = []
+    inputs = Inputs(None, movies / "cache", said.append)
+    config = DataConfig(split="within-user", valid_fraction=0.2, test_fraction=0.4)
+    for _ in range(2):  # each is said once
+        inputs.split(str(movies / "ratings.csv"), config)
+    assert len(said) == len(set(said))
+    assert said[0].endswith("ratings.csv: took 'userId' as user, 'movieId' as item")
+    assert said[-1].endswith("the last alone is ranked: 6 of 12 test events are targets")
 
 
 def test_settings_that_are_not_set_are_not_part_of_a_cell():

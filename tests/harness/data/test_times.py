@@ -69,6 +69,8 @@ def test_counters_are_times_too(values):
         (("1700000000", "99999999999"), "line 3, .*would be 5138-11-16, which is implausible"),
         (("1700000000", "nan"), "line 3, .*'nan' is not finite"),
         (("1700000000", "-inf"), "line 3, .*'-inf' is not finite"),
+        (("1700000000", "17000\u20280000"), "line 3, .*is not a number"),
+        (("1700000000", "1_7"), "line 3, .*'1_7' is not a number"),
         (("1700000000", ""), "line 3, .*'' is not a number"),
         (("1700000000", "2024-01-01"), "line 3, .*'2024-01-01' is not a number"),
         (("2024-01-01", "1700000000"), "line 3, .*neither a number nor an ISO date"),
