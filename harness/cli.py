@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import __version__
+from harness.data_cli import data_import
 from harness.errors import InputError, Interrupted, nearest
 from harness.printing import download_bars, print_json, print_plan, print_rows, print_tree, print_tuning
 
@@ -450,7 +451,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 @list_app.command("datasets")
 def list_datasets(as_json: AsJson = False, data_root: DataRoot = None) -> None:
-    """The data sets that are known by name; any other is named by the path of its RecBole atomic files."""
+    """The data sets that are known by name; any other is named by its path, or its folder in the data root."""
     from harness.data.datasets import overview
 
     print_rows(overview(data_root), as_json)
@@ -483,7 +484,7 @@ def list_metrics(as_json: AsJson = False) -> None:
 
 @data_app.command("show")
 def data_show(
-    name: Annotated[str, typer.Argument(help="A data set's name, or a path of RecBole atomic files.")],
+    name: Annotated[str, typer.Argument(help="A data set's name, or a path of your own log (file or folder).")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the data settings (repeatable).")
     ] = None,
@@ -500,10 +501,15 @@ def data_show(
     config = from_pairs(DataConfig, set_ or [], "data")
     log = load(name, config, data_root)
     described = describe(log, make_split(log, config))
+    for note in described["notes"]:
+        _say(f"note: {note}")
     if as_json:
         print_json(described)
     else:
         print_tree(described)
+
+
+data_app.command("import")(data_import)
 
 
 @data_app.command("prepare")

@@ -15,12 +15,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from harness.data.log import RawLog, encode
+from harness.data.config import Columns
+from harness.data.log import RawLog
+from harness.data.roles import find_roles
+from harness.data.rows import EventRows, raw_log
 from harness.data.tables import Column, line_of_row, read_header, read_table
 from harness.errors import InputError, nearest
 from harness.files import file_digest, whole_file
 
-__all__ = ["AtomicTable", "read_atomic", "read_atomic_log", "write_atomic_log"]
+__all__ = [
+    "AtomicTable",
+    "read_atomic",
+    "read_atomic_log",
+    "read_atomic_rows",
+    "read_item_texts",
+    "write_atomic_log",
+]
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
@@ -34,62 +44,69 @@ class AtomicTable:
     types: dict[str, str]
     """Column -> token, float, token_seq or float_seq, in the order of the file."""
     data: pa.Table
-    """float64 for the float columns of an ``.inter`` file, strings for everything else."""
+    """float64 for the float columns of an ``.inter`` file (but its times), strings for everything else."""
+    roles: dict[str, str]
+    """user, item, time -> column, of an ``.inter`` file."""
+    notes: tuple[str, ...]
 
 
-def read_atomic(path: Path) -> AtomicTable:
+def read_atomic(path: Path, columns: Columns | None = None) -> AtomicTable:
     """Reads and checks any atomic file; the suffix says which it is.
 
     In ``.inter`` files every float must be a finite number; in ``.item`` and ``.user`` files it may be empty.
+    ``columns``: which column is which, where an ``.inter`` file does not use RecBole's names.
 
     Raises:
         InputError: the header or a line is not as it should be; the message names the line.
     """
     types = _header(path)
-    events = path.suffix == ".inter"
-    kinds = {USER: "id", ITEM: "id"} if events else {f"{path.suffix[1:]}_id": "id"}
-    for key in kinds:
+    if path.suffix != ".inter":
+        key = f"{path.suffix[1:]}_id"
         if key not in types:
             raise InputError(f"{path} has no column '{key}:token'; {nearest(key, types)}")
-    if types.get(TIME, "float") != "float":
-        raise InputError(f"{path}: column '{TIME}' is a {types[TIME]}; write '{TIME}:float' in the header")
-    if events:
-        kinds |= {name: "time" if name == TIME else "number" for name, kind in types.items() if kind == "float"}
-    data = read_table(path, [Column(name, kinds.get(name, "text")) for name in types])
+        data = read_table(path, [Column(name, "id" if name == key else "text") for name in types])
+        for name, kind in types.items():
+            if kind in ("float", "float_seq"):
+                _check_floats(path, name, data[name])
+        return AtomicTable(path, types, data, {}, ())
+    roles, notes = find_roles(path, list(types), columns)
+    parts = {name: role for role, name in roles.items() if role != "rating"}
+    kinds = {"user": "id", "item": "id", "time": "text"}
+    data = read_table(
+        path,
+        [
+            Column(name, kinds[parts[name]] if name in parts else "number" if kind == "float" else "text")
+            for name, kind in types.items()
+        ],
+    )
     for name, kind in types.items():
-        if kind == "float_seq" or (kind == "float" and not events):
+        if kind == "float_seq":
             _check_floats(path, name, data[name])
-    return AtomicTable(path, types, data)
+    return AtomicTable(path, types, data, roles, notes)
 
 
-def read_atomic_log(inter: Path, item: Path | None) -> RawLog:
+def read_atomic_rows(inter: Path, columns: Columns | None = None) -> EventRows:
+    """The events of ``inter``; raises as :func:`read_atomic` does."""
+    table = read_atomic(inter, columns)
+    return EventRows(inter, table.data, table.roles, lambda row: f"line {line_of_row(inter, row)}", table.notes)
+
+
+def read_atomic_log(inter: Path, item: Path | None, columns: Columns | None = None) -> RawLog:
     """The events of ``inter``, and the texts of ``item`` where there is such a file.
 
-    Times of more than 1e11 at the median can't be seconds (that is the year 5138): they are taken as milli-
-    or microseconds.
+    Raises:
+        InputError: see :func:`read_atomic` and :func:`harness.data.rows.raw_log`.
     """
-    table = read_atomic(inter)
-    user, users = encode(table.data[USER])
-    items_of_events, items = encode(table.data[ITEM])
-    rest = [name for name in table.types if name not in (USER, ITEM, TIME)]
-    raw = RawLog(
-        path=inter,
-        user=user,
-        users=users,
-        item=items_of_events,
-        items=items,
-        columns={name: _values(table.data[name]) for name in rest},
-        files={inter.name: file_digest(inter)},
-    )
-    if TIME in table.types:
-        raw.time = table.data[TIME].to_numpy()
-        raw.ticks = _ticks(raw.time)
-        if raw.ticks > 1:
-            raw.notes = (f"times are taken as 1/{raw.ticks} of a second, which their size suggests",)
+    raw = raw_log([read_atomic_rows(inter, columns)], columns)
     if item is not None:
-        raw.item_table = _item_table(read_atomic(item))
+        raw.item_table = read_item_texts(item)
         raw.files[item.name] = file_digest(item)
     return raw
+
+
+def read_item_texts(item: Path) -> pd.DataFrame:
+    """The texts of an ``.item`` file by raw id."""
+    return _item_table(read_atomic(item))
 
 
 def write_atomic_log(raw: RawLog, inter: Path) -> None:
@@ -116,6 +133,8 @@ def _header(path: Path) -> dict[str, str]:
     fields = read_header(path)
     if fields == [""]:
         raise InputError(f"{path} is empty or begins with a blank line; restore it from its source")
+    if any("\r" in field for field in fields):
+        raise InputError(f"{path}: line 1 holds a carriage return in its middle; fix it or restore the file")
     types: dict[str, str] = {}
     for field in fields:
         name, colon, kind = field.partition(":")
@@ -144,18 +163,6 @@ def _check_floats(path: Path, name: str, values: pa.ChunkedArray) -> None:
             except ValueError:
                 where = f"{path}: line {line_of_row(path, row)}, column '{name}'"
                 raise InputError(f"{where}: {text!r} is not a number; fix it or drop the line") from None
-
-
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    if pa.types.is_floating(column.type):
-        return column.to_numpy()
-    codes, words = encode(column)
-    return words[codes]
-
-
-def _ticks(time: np.ndarray) -> int:
-    typical = np.median(time)
-    return 1 if typical < 1e11 else 1_000 if typical < 1e14 else 1_000_000
 
 
 def _item_table(table: AtomicTable) -> pd.DataFrame:

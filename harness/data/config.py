@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from harness.data.actions import parse_rule
 from harness.settings import Settings
 
-__all__ = ["DataConfig"]
+__all__ = ["Columns", "DataConfig"]
+
+
+class Columns(Settings):
+    """Which column of a log plays which part: its name, or its place from 1 on where the file has no header."""
+
+    user: str | int | None = None
+    item: str | int | None = None
+    time: str | int | None = None
+    rating: str | int | None = None
+    """Known to action rules as ``rating``, whatever its own name."""
 
 
 class DataConfig(Settings):
     """The settings under ``data:`` of a study. The defaults are the field's leave-one-out protocol."""
 
-    split: Literal["leave-one-out", "temporal", "within-user"] = "leave-one-out"
+    split: Literal["leave-one-out", "temporal", "within-user", "given"] = "leave-one-out"
     """leave-one-out: each user's last event is the test target, the one before it the validation target.
-    temporal: two points in time, the same for all users. within-user: each user's last events."""
+    temporal: two points in time, the same for all users. within-user: each user's last events.
+    given: as the data set's own files of training, validation and test events say."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of events between training and test; temporal and within-user only."""
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -39,6 +50,17 @@ class DataConfig(Settings):
     actions: dict[str, str] | None = None
     """Action name -> rule over the log's columns (``{like: "rating >= 4", buy: "action == buy"}``, or a bare
     column of 0 and 1). None: the data set's own rules. Empty: no actions."""
+
+    columns: Columns | None = None
+    """What the columns of a log of one's own are called. None: they are recognised by their names."""
+
+    @model_serializer(mode="wrap")
+    def _named_where_set(self, handler: Any) -> dict[str, Any]:
+        """A setting that came later is named only where it is set: the cells of other studies keep their ids."""
+        values = handler(self)
+        if self.columns is None:
+            values.pop("columns", None)
+        return values
 
     @field_validator("actions")
     @classmethod

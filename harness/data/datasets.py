@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.data import readers
 from harness.data.config import DataConfig
 from harness.data.log import EventLog, RawLog, build_log
+from harness.data.own import find_own, read_own
 from harness.data.synthetic import ACTIONS, SYNTHETIC, synthetic_log
 from harness.errors import InputError, nearest
 
@@ -25,6 +26,7 @@ __all__ = [
     "find_files",
     "load",
     "overview",
+    "own_names",
     "read_files",
 ]
 
@@ -333,8 +335,8 @@ def overview(root: Path | None = None) -> list[dict[str, object]]:
 
 
 def load(name_or_path: str, config: DataConfig, root: Path | None = None) -> EventLog:
-    """The log of a named data set, of a synthetic one (``synthetic-clusters:users=200``) or of RecBole atomic files
-    (a folder, or a path that ends in ``.inter``).
+    """The log of a named data set, of a synthetic one (``synthetic-clusters:users=200``), or one of your own: a path
+    of a file or a folder, or the name of a folder in the data root (see :mod:`harness.data.own`).
 
     ``root``: where data sets lie; default: $HARNESS_DATA, else ``./data``.
 
@@ -348,19 +350,26 @@ def load(name_or_path: str, config: DataConfig, root: Path | None = None) -> Eve
         return build_log(name, synthetic_log(name), config, rules=ACTIONS[kind], text_fields=text_fields)
     if name in DATASETS:
         spec = DATASETS[name]
+        if config.columns is not None:
+            raise InputError(f"data.columns: the columns of data set '{name}' are known; leave the setting out")
         form, files = find_files(spec, data_root(root))
         raw = read_files(spec, form, files)
         return build_log(
             name, raw, config, rules=spec.actions, duplicates=spec.duplicates, text_fields=spec.text_fields
         )
-    inter = _atomic_path(name)
-    if inter is None:
-        raise InputError(f"unknown data set '{name}'; {nearest(name, dataset_names())}")
-    item = inter.with_suffix(".item")
-    files = {"events": inter} | ({"items": item} if item.is_file() else {})
-    raw = readers.atomic(files)
+    files = find_own(name, data_root(root))
+    if files is None:
+        raise InputError(f"unknown data set '{name}'; {nearest(name, [*dataset_names(), *own_names(data_root(root))])}")
+    raw = read_own(files, config.columns)
     text_fields = () if raw.item_table is None else tuple(raw.item_table.columns)
-    return build_log(inter.stem, raw, config, rules={}, text_fields=text_fields)
+    return build_log(files.name, raw, config, rules={}, text_fields=text_fields)
+
+
+def own_names(root: Path) -> list[str]:
+    """The folders of the data root that are not those of a data set known by name."""
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in DATASETS)
 
 
 def data_root(root: Path | None = None) -> Path:
@@ -415,22 +424,3 @@ def _folders(spec: DatasetSpec, root: Path) -> Iterator[Path]:
         yield from sorted(folder for folder in root.iterdir() if folder.is_dir())
     if spec.name == "ml-100k" and (recbole := importlib.util.find_spec("recbole")) and recbole.origin:
         yield Path(recbole.origin).parent / "dataset_example" / spec.name
-
-
-def _atomic_path(name: str) -> Path | None:
-    """The ``.inter`` file that a path stands for; None where ``name`` is no path."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        inner = path / f"{path.name}.inter"
-        found = [inner] if inner.is_file() else sorted(path.glob("*.inter"))
-        if len(found) == 1:
-            return found[0]
-        many = f"holds {len(found)} .inter files; name the one you mean" if found else "holds no .inter file"
-        raise InputError(f"folder {path} {many}")
-    if path.suffix == ".inter":
-        return path
-    if path.exists():
-        raise InputError(f"{path} is no atomic file of events: its name must end in .inter")
-    if len(path.parts) > 1:
-        raise InputError(f"{path} does not exist; give a folder of atomic files or a path that ends in .inter")
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class EventLog:
     """File name -> SHA-256 of what was read."""
     fingerprint: str
     """SHA-256 of ids, order, times and actions; independent of machine and library versions."""
+    part: np.ndarray | None = None
+    """(N,) int8 in {0, 1, 2}: training, validation and test, as the source's own files say; None where they don't."""
     notes: tuple[str, ...] = ()
     """What was done to the data and what a reader of its results must know, one sentence each."""
 
@@ -81,10 +83,10 @@ class RawLog:
     path: Path
     """The file of events, for messages."""
     user: np.ndarray
-    """(N,) int64 into ``users``."""
+    """(N,) integers into ``users``."""
     users: np.ndarray
     item: np.ndarray
-    """(N,) int64 into ``items``."""
+    """(N,) integers into ``items``."""
     items: np.ndarray
     time: np.ndarray | None = None
     """(N,) int64 or float64, ``ticks`` to the second."""
@@ -97,16 +99,26 @@ class RawLog:
     """One event a line, so that an exact repeat is suspicious. In a list of items a repeat is a repeat."""
     header: bool = True
     """Whether a header line stands above the events."""
+    part: np.ndarray | None = None
+    """(N,) int8: 0, 1 and 2 for events out of a file of training, validation and test events."""
+    locate: Callable[[int], str] | None = None
+    """Row -> its place in ``path``, for messages, where the rows are not simply lines."""
     files: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 def encode(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) int64 codes and the (V,) str ids they stand for, in order of first appearance."""
+    """(N,) int32 codes and the (V,) str ids they stand for, in order of first appearance."""
     if isinstance(values, pa.ChunkedArray):
+        if pa.types.is_dictionary(values.type):
+            values = values.unify_dictionaries()  # chunk after chunk, so that first appearance stays the order
         values = values.combine_chunks()
-    coded = values.dictionary_encode()
-    return coded.indices.to_numpy().astype(np.int64), np.array(coded.dictionary.to_pylist(), dtype=str)
+    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    codes, ids = coded.indices.to_numpy().astype(np.int32), np.array(coded.dictionary.to_pylist(), dtype=str)
+    if len(codes) and not _by_appearance(codes, ids):  # a dictionary that came with the file, such as sorted categories
+        codes, seen = pd.factorize(codes)
+        codes, ids = codes.astype(np.int32), ids[seen]
+    return codes, ids
 
 
 def fingerprint(*parts: str | np.ndarray | None) -> str:
@@ -143,31 +155,41 @@ def build_log(
     used where ``config`` names none.
 
     Raises:
-        InputError: no event, repeated rows (unless allowed), nothing left after filtering, or a rule that
-            does not fit the columns.
+        InputError: no event, repeated rows (unless allowed), nothing left after filtering, a rule that does not
+            fit the columns, descriptions of none of the items, an event in two parts of a given split.
     """
     if len(raw.item) == 0:
         raise InputError(f"{raw.path} holds no events; restore it from its source")
     notes = list(raw.notes)
-    kept = _without_repeats(raw, config.duplicates or duplicates, notes)
-    kept = _core(raw, kept, config, notes)
-    user, seen_users = pd.factorize(raw.user[kept])
-    item, seen_items = pd.factorize(raw.item[kept])
-
-    ticks = None if raw.time is None else raw.time[kept]
-    order = _order(user, ticks, config)
-    user, item, kept = user[order].astype(np.int64), item[order].astype(np.int64) + 1, kept[order]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(seen_users)))]).astype(np.int64)
+    if config.split == "given":
+        _check_overlap(raw)
+    order = _order(raw.user, raw.time, raw.part, config)
+    kept = _core(raw, _without_repeats(raw, order, config.duplicates or duplicates, notes), config, notes)
+    if len(kept) == len(raw.item) and _by_appearance(raw.user, raw.users) and _by_appearance(raw.item, raw.items):
+        user, item, users, items = raw.user, raw.item, raw.users, raw.items
+        kept = order
+    else:
+        user, seen = pd.factorize(raw.user[kept])
+        users = raw.users[seen]
+        item, seen = pd.factorize(raw.item[kept])
+        items = raw.items[seen]
+        order = _order(user, *(None if values is None else values[kept] for values in (raw.time, raw.part)), config)
+        kept = kept[order]
+    user, item = user[order], item[order].astype(np.int64) + 1
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
+    part = None if raw.part is None else raw.part[kept]
     time = tied = None
-    if ticks is not None:
-        ticks = ticks[order]
-        time = np.floor_divide(ticks, raw.ticks).astype(np.int64)
+    if raw.time is not None:
+        ticks = raw.time[kept]
+        time = np.floor_divide(ticks, raw.ticks).astype(np.int64) if raw.ticks > 1 else np.floor(ticks).astype(np.int64)
         tied = np.zeros(len(item), dtype=bool)
         tied[1:] = (ticks[1:] == ticks[:-1]) & (user[1:] == user[:-1])
+        del ticks
     else:
         notes.append("the source has no times: the order of the file is taken as the order of events")
     if config.ties == "random":
         notes.append(f"events of a user at the same time were shuffled once with seed {config.tie_seed}")
+    del user, order
 
     rules = rules if config.actions is None else config.actions
     actions = None
@@ -175,8 +197,8 @@ def build_log(
         actions = apply_rules(rules, {key: values[kept] for key, values in raw.columns.items()}, str(raw.path))
         notes.extend(_constant_actions(tuple(rules), actions))
 
-    users = raw.users[seen_users]
-    items = np.concatenate([[""], raw.items[seen_items]])
+    items = np.concatenate([[""], items])
+    _check_described(raw, items, notes)
     table, text_fields = _item_table(raw.item_table, items, text_fields)
     return EventLog(
         name=name,
@@ -190,30 +212,40 @@ def build_log(
         action_names=tuple(rules),
         item_table=table,
         text_fields=text_fields,
+        part=part,
         files=dict(raw.files),
         fingerprint=fingerprint("log 1", users, items, offsets, item, time, np.array(list(rules), dtype=str), actions),
         notes=tuple(notes),
     )
 
 
-def _without_repeats(raw: RawLog, rule: str, notes: list[str]) -> np.ndarray:
-    """Indices of the rows to keep, ascending."""
-    everything = np.arange(len(raw.item))
+def _without_repeats(raw: RawLog, order: np.ndarray, rule: str, notes: list[str]) -> np.ndarray:
+    """Indices of the rows to keep, ascending. ``order`` is by user and time."""
+    everything = np.arange(len(raw.item), dtype=np.int32 if len(raw.item) < 2**31 else np.int64)
     if not raw.rows:
         return everything
-    frame = pd.DataFrame({"user": raw.user, "item": raw.item, **({} if raw.time is None else {"time": raw.time})})
     # Most rows differ in user, item and time; the other columns are compared only where these three agree.
-    suspects = np.flatnonzero(frame.duplicated(keep=False).to_numpy())
+    suspects = everything
+    if raw.time is not None:
+        user, time = raw.user[order], raw.time[order]
+        same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+        del user, time
+        suspects = np.sort(order[np.append(same, False) | np.append(False, same)])
+    frame = pd.DataFrame({"user": raw.user[suspects], "item": raw.item[suspects]}, index=suspects)
+    if raw.time is not None:
+        frame["time"] = raw.time[suspects]
+    frame = frame[frame.duplicated(keep=False)]
+    suspects = frame.index.to_numpy()
     if len(suspects) == 0:
         return everything
-    full = frame.iloc[suspects].assign(**{f"column {k}": v[suspects] for k, v in raw.columns.items()})
+    full = frame.assign(**{f"column {k}": v[suspects] for k, v in raw.columns.items()})
     repeats = suspects[full.duplicated().to_numpy()]
     if len(repeats) == 0:
         return everything
     if rule == "error":
         same = full[(full == full.loc[repeats[0]]).all(axis=1)].index[0]
         raise InputError(
-            f"{raw.path}: line {_line(raw, repeats[0])} repeats line {_line(raw, same)} exactly "
+            f"{raw.path}: {_place(raw, repeats[0])} repeats {_place(raw, same)} exactly "
             f"({len(repeats)} such rows); remove them, or set data.duplicates to 'first' or 'keep'"
         )
     if rule == "keep":
@@ -223,8 +255,48 @@ def _without_repeats(raw: RawLog, rule: str, notes: list[str]) -> np.ndarray:
     return np.setdiff1d(everything, repeats, assume_unique=True)
 
 
-def _line(raw: RawLog, row: int) -> int:
-    return line_of_row(raw.path, row) if raw.header else int(row) + 1
+def _place(raw: RawLog, row: int) -> str:
+    if raw.locate is not None:
+        return raw.locate(int(row))
+    return f"line {line_of_row(raw.path, row) if raw.header else int(row) + 1}"
+
+
+def _check_overlap(raw: RawLog) -> None:
+    """Refuses an event that two of the source's own parts hold, and a part that is missing."""
+    if raw.part is None:
+        raise InputError(
+            f"{raw.path}: the data set has no files of training, validation and test events, which data.split 'given' "
+            "needs; choose another data.split"
+        )
+    frame = pd.DataFrame({"user": raw.user, "item": raw.item, **({} if raw.time is None else {"time": raw.time})})
+    frame = frame[frame.duplicated(keep=False)].assign(part=lambda rows: raw.part[rows.index])
+    shared = frame.groupby([name for name in frame.columns if name != "part"])["part"].transform("nunique") > 1
+    if shared.any():
+        event = frame.loc[shared.idxmax()]
+        twin = frame[(frame.drop(columns="part") == event.drop("part")).all(axis=1) & (frame["part"] != event["part"])]
+        raise InputError(
+            f"{raw.path}: {_place(raw, twin.index[0])} holds the same event as {_place(raw, event.name)}: the parts "
+            f"overlap ({int(shared.sum())} such rows); take it out of one of them, or choose another data.split"
+        )
+
+
+def _check_described(raw: RawLog, items: np.ndarray, notes: list[str]) -> None:
+    """Refuses descriptions of other items than the log's, as where one file writes 5 and the other 005."""
+    if raw.item_table is None or not len(raw.item_table):
+        return
+    described = int(pd.Index(items[1:]).isin(raw.item_table.index).sum())
+    if described == 0:
+        raise InputError(
+            f"{raw.path}: no item of its events is among the {len(raw.item_table)} that are described: events have "
+            f"ids such as {_examples(items[1:])}, descriptions such as {_examples(raw.item_table.index)}; write them "
+            "alike"
+        )
+    if described < (len(items) - 1) / 2:
+        notes.append(f"only {described} of {len(items) - 1} items are described")
+
+
+def _examples(ids: Sequence[str]) -> str:
+    return ", ".join(repr(str(name)) for name in ids[:3])
 
 
 def _core(raw: RawLog, kept: np.ndarray, config: DataConfig, notes: list[str]) -> np.ndarray:
@@ -250,13 +322,27 @@ def _core(raw: RawLog, kept: np.ndarray, config: DataConfig, notes: list[str]) -
     return kept
 
 
-def _order(user: np.ndarray, time: np.ndarray | None, config: DataConfig) -> np.ndarray:
-    """(N,) stable order by user, then time, then the file (or a seeded shuffle)."""
-    keys = [user] if time is None else [time, user]
+def _by_appearance(codes: np.ndarray, ids: np.ndarray) -> bool:
+    """Whether the codes count up in order of first appearance, and none of the ids is left out."""
+    highest = np.maximum.accumulate(codes)
+    return bool(highest[0] == 0 and highest[-1] == len(ids) - 1 and (np.diff(highest) <= 1).all())
+
+
+def _order(user: np.ndarray, time: np.ndarray | None, part: np.ndarray | None, config: DataConfig) -> np.ndarray:
+    """(N,) stable order by user, then time, then the file (or a seeded shuffle, within a part of a given split)."""
     if config.ties == "random" and time is not None:
         # The raw stream of a bit generator is guaranteed not to change between numpy versions.
-        keys.insert(0, np.random.PCG64(config.tie_seed).random_raw(len(user)))
-    return np.lexsort(keys)
+        shuffle = np.random.PCG64(config.tie_seed).random_raw(len(user))
+        given = [part] if part is not None and config.split == "given" else []
+        return np.lexsort([shuffle, *given, time, user])
+    if time is None:
+        return np.argsort(user, kind="stable")
+    if time.dtype.kind == "i":
+        first = int(time.min())
+        span = int(time.max()) - first + 1
+        if span * (int(user.max()) + 1) < 2**63:  # one key sorts in a third of the time of two
+            return np.argsort(user.astype(np.int64) * span + (time - first), kind="stable")
+    return np.lexsort([time, user])
 
 
 def _constant_actions(names: tuple[str, ...], actions: np.ndarray) -> list[str]:

@@ -20,7 +20,16 @@ from harness.data.tables import Column, decode_line, read_header, read_table
 from harness.errors import InputError
 from harness.files import file_digest, read_json
 
-__all__ = ["Reader", "amazon_reviews", "atomic", "event_table", "json_sequences", "movielens_dat", "text_sequences"]
+__all__ = [
+    "Reader",
+    "amazon_reviews",
+    "atomic",
+    "event_table",
+    "json_sequences",
+    "movielens_dat",
+    "text_of",
+    "text_sequences",
+]
 
 Reader = Callable[[Mapping[str, Path]], RawLog]
 """Takes the files that were found, by the part they play ("events", "items", ...)."""
@@ -74,6 +83,7 @@ def text_sequences(files: Mapping[str, Path]) -> RawLog:
     times ("times": user, item, unix_time) and one of item texts ("items": item, then columns of text)."""
     path = files["events"]
     users, items, lengths = [], [], []
+    seen: dict[str, int] = {}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             fields = decode_line(line, path, number).split()
@@ -81,6 +91,12 @@ def text_sequences(files: Mapping[str, Path]) -> RawLog:
                 continue
             if len(fields) == 1:
                 raise InputError(f"{path}: line {number} has a user without items; drop it or restore the file")
+            if fields[0] in seen:
+                raise InputError(
+                    f"{path}: line {number} lists user '{fields[0]}' a second time after line {seen[fields[0]]}; join "
+                    "the two sequences, or restore the file (a table of events has as many fields in each line)"
+                )
+            seen[fields[0]] = number
             users.append(fields[0])
             items += fields[1:]
             lengths.append(len(fields) - 1)
@@ -176,7 +192,7 @@ def _raw(
     item, items = encode(table[item_column])
     columns = {}
     for name in rest:
-        if pa.types.is_string(table[name].type):
+        if pa.types.is_string(table[name].type) or pa.types.is_dictionary(table[name].type):
             codes, words = encode(table[name])
             columns[name] = words[codes]
         else:
@@ -214,11 +230,11 @@ def _times_of(raw: RawLog, path: Path) -> np.ndarray:
 
 def _text_table(texts: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(name for fields in texts.values() for name in fields))
-    rows = {name: [_text(fields.get(name)) for fields in texts.values()] for name in columns}
+    rows = {name: [text_of(fields.get(name)) for fields in texts.values()] for name in columns}
     return pd.DataFrame(rows, index=pd.Index(list(texts), dtype=object), columns=columns)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """Lists (of lists) of categories are joined by commas, each once."""
     return ", ".join(dict.fromkeys(text for text in _leaves(value) if text))
 

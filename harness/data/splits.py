@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,8 @@ class Split:
     valid_end: np.ndarray
     test_end: np.ndarray
     fingerprint: str
+    notes: tuple[str, ...] = ()
+    """What a reader of results on this split must know, one sentence each."""
 
     def bounds(self, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
         """First event, and one past the last, of each user's part; both (U,) int64."""
@@ -69,6 +72,8 @@ def make_split(log: EventLog, config: DataConfig) -> Split:
     start, end = log.offsets[:-1], log.offsets[1:]
     if config.split == "leave-one-out":
         bounds = _leave_one_out(log, start, end, config)
+    elif config.split == "given":
+        bounds = _given(log, start)
     elif config.split == "temporal":
         bounds = _temporal(log, start, config)
     else:
@@ -80,7 +85,47 @@ def make_split(log: EventLog, config: DataConfig) -> Split:
                 f"{log.name}: the {config.split} split leaves no {phase} event; use more data or another data.split"
             )
     name = config.split
-    return Split(name, log.offsets, *bounds, fingerprint("split 1", name, log.fingerprint, *bounds))
+    split = Split(name, log.offsets, *bounds, fingerprint("split 1", name, log.fingerprint, *bounds))
+    return replace(split, notes=_notes(log, split))
+
+
+def _notes(log: EventLog, split: Split) -> tuple[str, ...]:
+    notes = []
+    if log.part is not None and split.name != "given":
+        given = [np.add.reduceat((log.part <= part).astype(np.int64), log.offsets[:-1]) for part in (0, 1)]
+        same = np.array_equal(split.train_end - log.offsets[:-1], given[0]) and np.array_equal(
+            split.valid_end - log.offsets[:-1], given[1]
+        )
+        notes.append(
+            f"the {split.name} split is that of the data set's own files"
+            if same
+            else f"the data set's own files of training, validation and test events were joined and split anew "
+            f"({split.name}); set data.split to 'given' to keep their split"
+        )
+    users, _ = split.events("test")
+    targets = len(split.targets("test")[0])
+    if len(users) > targets:
+        notes.append(
+            f"of a user's test events the last alone is ranked: {targets} of {len(users)} test events are targets"
+        )
+    return tuple(notes)
+
+
+def _given(log: EventLog, start: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The parts of the source's own files, which must lie one after the other in time."""
+    user = np.repeat(np.arange(log.n_users), log.lengths)
+    early = np.flatnonzero((log.part[1:] < log.part[:-1]) & (user[1:] == user[:-1]))
+    if len(early):
+        names = ("training", "validation", "test")
+        event = early[0]
+        moments = [datetime.fromtimestamp(int(log.time[e]), UTC).isoformat() for e in (event, event + 1)]
+        raise InputError(
+            f"{log.name}: the data set's own split is not in order: user '{log.users[user[event]]}' has a "
+            f"{names[log.part[event]]} event at {moments[0]} before a {names[log.part[event + 1]]} event at "
+            f"{moments[1]} ({len(early)} such places); choose another data.split, such as leave-one-out"
+        )
+    ends = [start + np.add.reduceat((log.part <= part).astype(np.int64), start) for part in (0, 1)]
+    return ends[0], ends[1], log.offsets[1:].copy()
 
 
 def _leave_one_out(log: EventLog, start: np.ndarray, end: np.ndarray, config: DataConfig) -> tuple[np.ndarray, ...]:

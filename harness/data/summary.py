@@ -45,7 +45,7 @@ def describe(log: EventLog, split: Split) -> dict[str, Any]:
         "fingerprints": {"files": log.files, "log": log.fingerprint, "split": split.fingerprint},
         "licence": known.licence if known else None,
         "citation": known.citation if known else None,
-        "notes": list(log.notes),
+        "notes": [*log.notes, *split.notes],
     }
 
 

@@ -75,6 +75,8 @@ class Inputs:
         key = digest([dataset, data.model_dump(mode="json", exclude={"max_length"})])
         if key not in self._logs:
             self._logs[key] = load(dataset, data, self.data_root)
+            for note in self._logs[key].notes:
+                self.say(f"note: {dataset}: {note}")
         return self._logs[key]
 
     def split(self, dataset: str, data: DataConfig) -> tuple[EventLog, Split]:
@@ -82,6 +84,8 @@ class Inputs:
         log = self.log(dataset, data)
         if key not in self._splits:
             self._splits[key] = make_split(log, data)
+            for note in self._splits[key].notes:
+                self.say(f"note: {dataset}: {note}")
         return log, self._splits[key]
 
     def codes(self, dataset: str, arm: Arm) -> ItemCodes | None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data.atomic import read_atomic, read_atomic_log, write_atomic_log
-from harness.data.config import DataConfig
+from harness.data.config import Columns, DataConfig
 from harness.data.log import RawLog, build_log, encode
 from harness.errors import InputError
 
@@ -54,9 +54,11 @@ def test_quotes_and_other_columns_are_plain_text(atomic):
         (GOOD[1:], r"line 1 is no typed header \('u1' has no type\)"),
         ((HEADER.replace("rating:float", "rating:flaot"), *GOOD[1:]), "unknown type 'flaot'; did you mean 'float'"),
         ((HEADER.replace("rating:", "item_id:"), *GOOD[1:]), "names the column 'item_id' twice"),
-        ((HEADER.replace("item_id", "itemid"), *GOOD[1:]), "no column 'item_id:token'; did you mean 'itemid'"),
-        ((HEADER.replace("timestamp:float", "timestamp:token"), *GOOD[1:]), "'timestamp:float' in the header"),
+        ((HEADER.replace("item_id", "itemm_d"), *GOOD[1:]), "no column 'item_id'; did you mean 'itemm_d'"),
         ((*GOOD, "u3\ta\tfive\t3"), r"line 5, column 'rating': 'five' is not a number"),
+        ((*GOOD, "u3\ta\t1_0\t3"), r"line 5, column 'rating': '1_0' is not a number"),
+        ((*GOOD, "u3\ta\t5\r5\t3"), r"line 5 holds a carriage return in its middle"),
+        ((*GOOD, "u3\0\ta\t5\t3"), r"line 5, column 'user_id': .* holds a NUL byte"),
         ((*GOOD, "u3\ta\t\t3"), r"line 5, column 'rating': '' is not a number"),
         ((*GOOD, "u3\ta\t5\tnan"), r"line 5, column 'timestamp': 'nan' is not finite"),
         ((*GOOD, "u3\ta\tinf\t3"), r"line 5, column 'rating': 'inf' is not finite"),
@@ -134,6 +136,45 @@ def test_times_too_large_for_seconds_are_scaled(atomic, unit, ticks):
     assert any(f"1/{ticks}" in note for note in log.notes) == (ticks > 1)
 
 
+@pytest.mark.parametrize("name", ["time", "Timestamp", "date", "unixReviewTime"])
+def test_a_time_column_of_another_name_orders_the_events_and_is_said(atomic, name):
+    header = HEADER.replace("timestamp", name)
+    log = build_log("toy", read_atomic_log(atomic(header, *GOOD[1:]), None), DataConfig(), rules={})
+    assert log.time.tolist() == [3, 10, 5]
+    assert log.notes == (f"toy.inter: took '{name}' as time",)
+
+
+def test_a_time_column_that_is_not_recognised_is_said_and_can_be_named(atomic):
+    path = atomic(HEADER.replace("timestamp", "moment"), *GOOD[1:])
+    assert "no column is known to hold times (there are 'moment')" in " ".join(read_atomic_log(path, None).notes)
+    raw = read_atomic_log(path, None, Columns(time="moment"))
+    assert (raw.time.tolist(), raw.notes) == ([10, 5, 3], ())
+
+
+def test_rows_that_stand_for_sequences_are_refused(atomic):
+    """Read as one event each, a and b of user u would vanish."""
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    path = atomic(header, "u\ta b\tc", "v\tc\td")
+    with pytest.raises(
+        InputError, match=r"line 2, column 'item_id_list': the history holds item 'a', which is no event"
+    ):
+        read_atomic_log(path, None)
+
+
+def test_a_history_that_repeats_events_is_left_out_and_said(atomic):
+    header = "user_id:token\thistory:token_seq\titem_id:token"
+    raw = read_atomic_log(atomic(header, "u\t\ta", "u\ta\tb", "u\ta b\tc"), None)
+    assert raw.items[raw.item].tolist() == ["a", "b", "c"]
+    assert "repeats the events before a row" in raw.notes[-1]
+
+
+def test_descriptions_of_other_ids_are_refused_with_examples(atomic):
+    item = atomic("item_id:token\ttitle:token_seq", "005\tFive", "006\tSix", name="toy.item")
+    raw = read_atomic_log(atomic(HEADER, "u\t5\t1\t1", "u\t6\t1\t2"), item)
+    with pytest.raises(InputError, match=r"toy\.inter: .*ids such as '5', '6', descriptions such as '005', '006'"):
+        build_log("toy", raw, DataConfig(), rules={})
+
+
 ID = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=5)
 TEXT = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=10)
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
@@ -141,7 +182,7 @@ FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.data())
 def test_any_log_survives_atomic_files(tmp_path_factory, data):
-    events = data.draw(st.lists(st.tuples(ID, ID, st.integers(0, 2**31), FLOAT), min_size=1, max_size=20))
+    events = data.draw(st.lists(st.tuples(ID, ID, st.integers(10**8, 2**31), FLOAT), min_size=1, max_size=20))
     user, users = encode(pa.array([e[0] for e in events]))
     item, items = encode(pa.array([e[1] for e in events]))
     raw = RawLog(Path("made-up"), user, users, item, items, np.array([e[2] for e in events]))

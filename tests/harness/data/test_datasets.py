@@ -155,8 +155,9 @@ def test_paths_that_lead_nowhere_are_refused(atomic, tmp_path):
     (empty / "data.csv").write_text("a")
     for path, message in (
         (inter.parent, "holds 2 .inter files"),
-        (empty, "holds no .inter file"),
-        (empty / "data.csv", "must end in .inter"),
+        (empty, r"empty/data\.csv has no rows"),
+        (tmp_path, r"holds no file of events"),
+        (inter.with_name("third.png"), "does not exist"),
         (empty / "no.inter", "does not exist"),
         (empty / "no" / "folder", "does not exist"),
     ):

@@ -108,7 +108,7 @@ def test_text_sequences_with_times_and_texts(tmp_path):
     ("text", "message"),
     [
         ("1 2 3\n2\n", "line 2 has a user without items"),
-        ("1 2 3\n1 4 5\n", "lists user '1' twice"),
+        ("1 2 3\n1 4 5\n", "line 2 lists user '1' a second time after line 1"),
         ("\n", "holds no events"),
     ],
 )
