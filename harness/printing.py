@@ -72,24 +72,26 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
         print(f"time left: about {duration(plan.seconds_left)} of one worker{shared}")
     print()
     if not plan.comparisons:
-        print("comparisons: none; the study names no control, or has no other variant")
+        print("comparisons: none; the study names no control and no contrasts, or has no other variant")
         return
     family = count(len(plan.comparisons), "comparison")
     corrected = CORRECTIONS[study.correction]
+    bases = {c.than for c in plan.comparisons}
+    against = f" with '{next(iter(bases))}'" if len(bases) == 1 else ""
     print(
-        f"{family} with '{study.control}' on {study.primary}, {TESTS[study.test]} over "
+        f"{family}{against} on {study.primary}, {TESTS[study.test]} over "
         f"{count(len(study.seeds), 'seed')}, {corrected}'s correction for the whole family, alpha {ALPHA:g}"
     )
     floor = "as small as you like" if plan.smallest_p == 0 else f"{plan.smallest_p:.3g}"
     print(f"smallest p that the design can reach: {floor}")
     lines = []
     for c in plan.comparisons:
-        line = {"dataset": c.dataset, "variant": c.variant}
+        line = {"dataset": c.dataset, "variant": c.variant} | ({"than": c.than} if len(bases) > 1 else {})
         line["sd of differences"] = "unknown" if c.deviation is None else f"{c.deviation:.5f}"
         line[f"detectable at {POWER:.0%} power (t)"] = (
             "unknown"
             if c.detectable is None
-            else f"{c.detectable:.4f}" + (f" ({100 * c.detectable / abs(c.control):.1f} %)" if c.control else "")
+            else f"{c.detectable:.4f}" + (f" ({100 * c.detectable / abs(c.base):.1f} %)" if c.base else "")
         )
         if difference is not None:
             line[f"seeds for {difference:g}"] = "unknown" if c.seeds_needed is None else str(c.seeds_needed)

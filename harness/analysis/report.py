@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures, slices
 from harness.analysis.claims import claims_for, ledger_table, load_claims
-from harness.analysis.comparisons import against_control
+from harness.analysis.comparisons import Contrast, comparisons, to_base
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label, read_outside
@@ -50,6 +50,12 @@ _WORDS = {
     "worse": "is worse than {}",
     "equivalent": "does the same as {} within the stated margin",
     "undecided": "can't be told from {}",
+}
+_MANY = {
+    "better": "better than {}",
+    "worse": "worse than {}",
+    "equivalent": "the same as {} within the stated margin",
+    "undecided": "not told from {}",
 }
 
 
@@ -130,11 +136,10 @@ def efficiency_pictures(found: Efficiency) -> list[Picture]:
 def pictures(run: Run) -> Iterator[Picture]:
     """The figures that the run's cells have the evidence for."""
     primary = metric_label(run.primary)
-    if against_control(run):
-        control = run.label(run.control)
+    if comparisons(run):
         corrected = CORRECTIONS[run.correction]
         caption = (
-            f"Differences in {primary} to {control}, paired over seeds, with 95 % intervals (Student's t). At the "
+            f"Differences in {primary}{to_base(run)}, paired over seeds, with 95 % intervals (Student's t). At the "
             f"right: relative difference and verdict, {corrected}-corrected over the whole family at 0.05."
         )
         yield Picture("differences", "results", caption, figures.forest_plot(run))
@@ -256,22 +261,17 @@ def _complete(run: Run) -> bool:
 
 
 def verdicts(run: Run) -> list[str]:
-    """The study's answer in plain sentences: one per comparison with the control, or per variant where many, and what a
-    reference beats."""
-    tested = against_control(run)
-    if run.control is None:
+    """The study's answer in plain sentences: one per comparison or, where many, a sum; and what passes a reference."""
+    tested = comparisons(run)
+    if not run.pairs:
         return _best(run) + _beaten_by_references(run)
     if len(tested) > MOST_SENTENCES:
-        return [
-            _over_datasets(run, v, [c for (_, x), c in tested.items() if x == v])
-            for v in run.variants
-            if v in {variant for _, variant in tested}
-        ] + _beaten_by_references(run)
-    metric, control = metric_label(run.primary), run.label(run.control)
+        return _summed_up(run, tested) + _beaten_by_references(run)
+    metric = metric_label(run.primary)
     return [
-        f"On {dataset}, {run.label(variant)} {_WORDS[c.verdict].format(control)}: {metric} {fixed(c.mean_a, 4)} "
-        f"against {fixed(c.mean_b, 4)}{_change(c)} ({_certainty(c)}; {count(c.seeds, 'paired seed')})."
-        for (dataset, variant), c in tested.items()
+        f"On {dataset}, {run.label(arm)} {_WORDS[c.verdict].format(run.label(than))}: {metric} {fixed(c.mean_a, 4)} "
+        f"against {fixed(c.mean_b, 4)}, {_certainty(c)}; {count(c.seeds, 'paired seed')}."
+        for (dataset, arm, than), c in tested.items()
     ] + _beaten_by_references(run)
 
 
@@ -300,20 +300,38 @@ def _beaten_by_references(run: Run) -> list[str]:
     return sentences
 
 
-def _over_datasets(run: Run, variant: str, comparisons: list[Comparison]) -> str:
-    """One sentence on a variant over all data sets."""
-    control = run.label(run.control)
+def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
+    """Many comparisons: one sentence per pair over all data sets, or per verdict where there is one data set."""
+    if len(run.datasets) > 1:
+        pairs = dict.fromkeys((arm, than) for _, arm, than in tested)
+        return [_over_datasets(run, *p, [c for (_, arm, than), c in tested.items() if (arm, than) == p]) for p in pairs]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (_, arm, than), c in tested.items():
+        groups.setdefault((than, c.verdict), []).append(f"{run.label(arm)} ({fixed(c.difference, 4, sign=True)})")
+    order = sorted(groups, key=lambda key: list(_WORDS).index(key[1]))
+    where, metric = run.datasets[0], metric_label(run.primary)
+    return [
+        f"On {where}, {_MANY[verdict].format(run.label(than))}, by the difference in {metric}: "
+        f"{', '.join(groups[than, verdict])}."
+        for than, verdict in order
+    ]
+
+
+def _over_datasets(run: Run, arm: str, than: str, comparisons: list[Comparison]) -> str:
+    """One sentence on a pair over all data sets."""
     counts = Counter(c.verdict for c in comparisons)
-    parts = [f"{_WORDS[verdict].format(control)} on {counts[verdict]}" for verdict in _WORDS if counts[verdict]]
+    parts = [f"{_WORDS[verdict].format(run.label(than))} on {counts[verdict]}" for verdict in _WORDS if counts[verdict]]
     changes = [c.percent for c in comparisons if c.percent is not None]
     spread = (
         f": {metric_label(run.primary)} {fixed(min(changes), 1, sign=True)} % to {fixed(max(changes), 1, sign=True)} %"
+        if changes
+        else ""
     )
-    return f"{run.label(variant)} {', '.join(parts)} of {len(comparisons)} data sets{spread if changes else ''}."
+    return f"{run.label(arm)} {', '.join(parts)} of {len(comparisons)} data sets{spread}."
 
 
 def _best(run: Run) -> list[str]:
-    """The best variant on each data set, where the study names no control and so nothing is tested."""
+    """The best variant on each data set, where the study declares no comparison and so nothing is tested."""
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean()
     sentences = []
@@ -321,20 +339,19 @@ def _best(run: Run) -> list[str]:
         best = (values * direction).idxmax()
         sentences.append(
             f"On {dataset}, {run.label(best[1])} has the best {metric_label(run.primary)}: "
-            f"{fixed(float(values[best]), 4)}. The study names no control, so nothing was tested."
+            f"{fixed(float(values[best]), 4)}. The study names no control and no contrasts, so nothing was tested."
         )
     return sentences
-
-
-def _change(c: Comparison) -> str:
-    return "" if c.percent is None else f", {fixed(c.percent, 1, sign=True)} %"
 
 
 def _certainty(c: Comparison) -> str:
     if c.interval is None:
         return c.note
     low, high = (fixed(end, 4, sign=True) for end in c.interval)
-    return f"95 % interval {low} to {high}, {CORRECTIONS[c.correction]} p {probability(c.p_adjusted)}"
+    return (
+        f"a difference of {fixed(c.difference, 4, sign=True)} (95 % interval {low} to {high} over seeds; "
+        f"{CORRECTIONS[c.correction]} p {probability(c.p_adjusted)})"
+    )
 
 
 # -- the page ---------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ when they are needed, and what was read stays in memory (about 300 kB per cell o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.files import read_json
 
-__all__ = ["CANDIDATES", "OUTSIDE", "Run", "load_run", "lower_is_better", "metric_label", "read_outside"]
+__all__ = [
+    "ALL_PAIRS", "CANDIDATES", "OUTSIDE", "Run", "declared_pairs", "load_run", "lower_is_better", "metric_label",
+    "read_outside",
+]  # fmt: skip
 
 CANDIDATES = {
     "unseen": "items of the user's history are removed from the candidates",
@@ -31,6 +35,9 @@ CANDIDATES = {
 
 OUTSIDE = "outside.json"
 """Beside a run's design: variants and cells whose predictions another system made."""
+
+ALL_PAIRS = "all-pairs"
+"""What a study's ``contrasts`` say instead of a list: every two variants that are no references."""
 
 _NAMES = {
     "ndcg": "NDCG",
@@ -57,6 +64,25 @@ def metric_label(metric: str) -> str:
     name, _, action = metric.partition("/")
     family, at, cutoff = name.partition("@")
     return _NAMES.get(family, family) + at + cutoff + (f" ({action})" if action else "")
+
+
+def declared_pairs(
+    variants: Iterable[str],
+    control: str | None,
+    references: Sequence[str] = (),
+    contrasts: str | Sequence[Sequence[str]] = (),
+) -> list[tuple[str, str]]:
+    """The pairs (arm, than) that a study compares: each variant with the control, then the contrasts.
+
+    A pair stands once, in the control's direction where it has one. References are in none of the control's pairs.
+    """
+    contenders = [variant for variant in variants if variant not in references]
+    pairs = [(arm, control) for arm in contenders if arm != control] if control is not None else []
+    listed = [(b, a) for a, b in combinations(contenders, 2)] if contrasts == ALL_PAIRS else contrasts
+    for arm, than in listed:
+        if (arm, than) not in pairs and (than, arm) not in pairs:
+            pairs.append((arm, than))
+    return pairs
 
 
 @dataclass
@@ -104,13 +130,28 @@ class Run:
 
     @property
     def contenders(self) -> list[str]:
-        """All variants but the study's ``references``, which nothing is tested against."""
+        """All variants but the study's ``references``, which the control is not compared with."""
         return [v for v in self.variants if v not in (self.study.get("references") or ())]
 
     @property
-    def compared(self) -> list[str]:
-        """The variants that are tested against the control."""
-        return [v for v in self.contenders if v != self.control]
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs (arm, than) that are compared on each data set; with the data sets, the declared family."""
+        study = self.study
+        return declared_pairs(
+            self.variants, self.control, study.get("references") or (), study.get("contrasts") or ()
+        )  # fmt: skip
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """Variant -> what it is first compared with: the control, or the only variant that its contrasts name."""
+        found: dict[str, list[str]] = {}
+        for arm, than in self.pairs:
+            found.setdefault(arm, []).append(than)
+        return {
+            arm: self.control if self.control in thans else thans[0]
+            for arm, thans in found.items()
+            if len(thans) == 1 or self.control in thans
+        }
 
     @property
     def test(self) -> str:
@@ -264,14 +305,14 @@ class Run:
         cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
         return {seed: self.metric(cell, metric, **options) for seed, cell in cells}
 
-    def differences(self, dataset: str, variant: str, control: str, metric: str, phase: str = "test") -> np.ndarray:
-        """(U, S) per-user differences variant - control of a ranking metric, over the seeds that both have.
+    def differences(self, dataset: str, arm: str, than: str, metric: str, phase: str = "test") -> np.ndarray:
+        """(U, S) per-user differences arm - than of a ranking metric, over the seeds that both have.
 
         Raises:
             InputError: the two were not evaluated on the same users in the same order.
         """
-        ours = dict(zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True))
-        theirs = dict(zip(self.seeds(dataset, control), self.ids(dataset, control), strict=True))
+        ours = dict(zip(self.seeds(dataset, arm), self.ids(dataset, arm), strict=True))
+        theirs = dict(zip(self.seeds(dataset, than), self.ids(dataset, than), strict=True))
         pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
         self.check_same_users([cell for pair in pairs for cell in pair], phase)
         if not pairs:

@@ -15,7 +15,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -44,6 +44,7 @@ __all__ = [
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
+Key = TypeVar("Key")
 Test = Literal["t", "exact", "wilcoxon"]
 Correction = Literal["holm", "benjamini-hochberg"]
 
@@ -106,6 +107,24 @@ class Comparison:
     verdict: Verdict
     note: str
     """Why a number above is None, or another than usual; empty otherwise."""
+
+    def reversed(self) -> Comparison:
+        """The same comparison as B against A; every p and the family stay."""
+        turned: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+        scale = 100 / abs(self.mean_a) if self.mean_a else None
+        interval = None if self.interval is None else (-self.interval[1], -self.interval[0])
+        return dataclasses.replace(
+            self,
+            mean_a=self.mean_b,
+            mean_b=self.mean_a,
+            difference=-self.difference,
+            percent=-scale * self.difference if scale else None,
+            interval=interval,
+            interval_percent=(scale * interval[0], scale * interval[1]) if scale and interval else None,
+            d_z=None if self.d_z is None else -self.d_z,
+            probability_a_better=1 - self.probability_a_better,
+            verdict=turned.get(self.verdict, self.verdict),
+        )
 
     @property
     def p_deciding(self) -> float | None:
@@ -200,11 +219,11 @@ def compare(
 
 
 def family(
-    comparisons: Mapping[str, Comparison],
+    comparisons: Mapping[Key, Comparison],
     method: Correction | Literal["none"] = "holm",
     alpha: float = 0.05,
     declared: int = 0,
-) -> dict[str, Comparison]:
+) -> dict[Key, Comparison]:
     """The comparisons with p adjusted within their family, and verdicts at ``alpha``, in the same order.
 
     Holm for a declared family, Benjamini-Hochberg for exploration. A comparison without a p (one seed, say) counts

@@ -1,4 +1,4 @@
-"""The tables of one study: results, differences to the control, candidate protocols, cost.
+"""The tables of one study: results, declared differences, candidate protocols, cost.
 
 All but the cost table are a function of the rows and the design alone: they hold no time and no date, so a study
 that was interrupted and resumed prints the same bytes.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.comparisons import against_control, over_users_and_seeds
+from harness.analysis.comparisons import Contrast, base_of_all, comparisons, named, over_users_and_seeds, to_base
 from harness.analysis.decoding_tables import decoding_table
 from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, incomplete, provenance
@@ -49,7 +49,7 @@ def study_tables(run: Run) -> list[Table]:
 def evidence_tables(run: Run) -> list[Table]:
     """The tables that are a function of rows and design alone."""
     tables = [results_table(run, name, **choice) for name, choice in _choices(run).items()]
-    if run.control is not None and run.compared:
+    if run.pairs:
         tables.append(differences_table(run))
         if run.task == "action":
             tables += [relative_table(run), *per_action_tables(run)]
@@ -72,7 +72,7 @@ def results_table(
     ``rows`` are variants, ``columns`` metrics, ``datasets`` data sets; each defaults to all of the study.
     """
     rows, columns, datasets = list(rows or run.variants), list(columns or run.metrics), list(datasets or run.datasets)
-    tested = against_control(run) if run.primary in columns else {}
+    tested = _by_base(run, comparisons(run)) if run.primary in columns else {}
     cells = {
         (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {})
         for dataset in datasets
@@ -102,25 +102,32 @@ def results_table(
     caption = f"{_title(run)}{data} Test part, mean ± standard deviation over seeds; best in bold, second underlined."
     if tested:
         marked = any(entry.mark for column in cells.values() for entry in column.values())
-        metric, control = metric_label(run.primary), run.label(run.control)
-        caption += f" Δ %: {metric} relative to {control}"
+        metric, base = metric_label(run.primary), base_of_all(run)
+        against = run.label(base) if base else "what it is compared with"
+        caption += f" Δ %: {metric} relative to {against}"
         caption += ", over the seeds that both have." if incomplete(run, datasets, rows) else "."
     if any(c.p is not None for c in tested.values()):
         corrected = CORRECTIONS[run.correction]
         caption += (
             (
-                f" *: {metric} differs from {control}'s"
+                f" *: {metric} differs from that of {against}"
                 if marked
-                else f" No {'tested ' if references else ''}{metric} differs from {control}'s"
+                else f" No {'tested ' if references else ''}{metric} differs from that of {against}"
             )
             + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
             + f"{count(_family_size(tested), 'comparison')})."
         )
-    if references and run.control is not None:
+    references = [label for label in references if label not in {run.label(v) for pair in run.pairs for v in pair}]
+    if references and run.pairs:
         caption += f" For orientation, not tested: {', '.join(references)}."
     notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns), *_outside(run, datasets, rows))
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), notes, label)
+
+
+def _by_base(run: Run, tested: Mapping[Contrast, Comparison]) -> dict[tuple[str, str], Comparison]:
+    """(data set, variant) -> its comparison with what it is first compared with."""
+    return {(d, arm): c for (d, arm, than), c in tested.items() if run.bases.get(arm) == than}
 
 
 def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
@@ -134,8 +141,8 @@ def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str
 
 
 def differences_table(run: Run) -> Table:
-    """Each variant against the control on the primary metric: how much, how sure, and the verdict."""
-    tested = against_control(run)
+    """The declared pairs on the primary metric: how much, how sure, and the verdict."""
+    tested = comparisons(run)
     points = run.task == "retrieval"
     heads = [
         Column("difference", "Difference"),
@@ -150,13 +157,13 @@ def differences_table(run: Run) -> Table:
     ]
     lines = []
     for dataset in run.datasets:
-        for variant in run.compared:
-            c = tested.get((dataset, variant))
-            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+        for arm, than in run.pairs:
+            c = tested.get((dataset, arm, than))
+            ids = tuple(run.ids(dataset, arm) + run.ids(dataset, than))
             if c is None:
                 entries: tuple[Entry, ...] = (Entry(),) * (len(heads) - 1) + (Entry("not run", "not run"),)
             else:
-                wide = over_users_and_seeds(run, dataset, variant) if points else None
+                wide = over_users_and_seeds(run, dataset, arm, than) if points else None
                 entries = (
                     Entry(fixed(c.difference, DIGITS, sign=True), c.difference),
                     Entry(fixed(c.percent, 1, sign=True), c.percent),
@@ -173,12 +180,12 @@ def differences_table(run: Run) -> Table:
                     Entry(c.verdict, c.verdict),
                 )
             entries = tuple(_with_cells(entry, ids) for entry in entries)
-            lines.append(Line(variant, run.label(variant), entries, dataset if len(run.datasets) > 1 else ""))
-    metric, control = metric_label(run.primary), run.label(run.control)
+            lines.append(Line(*named(run, arm, than), entries, dataset if len(run.datasets) > 1 else ""))
+    metric = metric_label(run.primary)
     corrected = CORRECTIONS[run.correction]
     adjusted = "" if run.test == "t" else f"of the {TESTS[run.test]}, "
     caption = (
-        f"Difference in {metric} to {control}, paired over seeds"
+        f"Difference in {metric}{to_base(run)}, paired over seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
         f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
         f"deviation of the seeds' differences; {_ADJUSTED[run.correction][1]}: {adjusted}within the family of "
@@ -197,19 +204,19 @@ def _family_size(tested: Mapping[Any, Comparison]) -> int:
 
 
 def relative_table(run: Run) -> Table:
-    """Relative difference to the control in percent, with its 95 % interval, on every metric."""
+    """The declared pairs on every metric: relative difference in percent, with its 95 % interval."""
     metrics = run.metrics
-    tested = {metric: against_control(run, metric) for metric in metrics}
+    tested = {metric: comparisons(run, metric) for metric in metrics}
     heads = tuple(Column(m, metric_label(m) + (" ↓" if lower_is_better(m) else "")) for m in metrics)
     lines = []
     for dataset in run.datasets:
-        for variant in run.compared:
-            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
-            entries = [_relative_entry(tested[metric].get((dataset, variant)), ids) for metric in metrics]
-            lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
+        for arm, than in run.pairs:
+            ids = tuple(run.ids(dataset, arm) + run.ids(dataset, than))
+            entries = [_relative_entry(tested[metric].get((dataset, arm, than)), ids) for metric in metrics]
+            lines.append(Line(*named(run, arm, than), tuple(entries), dataset if len(run.datasets) > 1 else ""))
     corrected = CORRECTIONS[run.correction]
     caption = (
-        f"Relative difference to {run.label(run.control)} in percent, with the 95 % interval over paired seeds"
+        f"Relative difference{to_base(run)} in percent, with the 95 % interval over paired seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by "
         f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric."
     )
@@ -355,14 +362,15 @@ def _results(
 
 
 def _relative(run: Run, dataset: str, rows: Sequence[str], tested: dict) -> dict[str, Entry]:
-    """The column of relative differences to the control, in percent of its mean."""
+    """The column of relative differences, in percent of the mean of what a variant is compared with."""
     entries = {}
     for variant in rows:
         comparison = tested.get((dataset, variant))
-        ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
-        entries[variant] = Entry(cells=ids)
+        base = run.bases.get(variant)
+        entries[variant] = Entry(cells=tuple(run.ids(dataset, variant) + (run.ids(dataset, base) if base else [])))
         if comparison is not None:
-            entries[variant] = Entry(fixed(comparison.percent, 1, sign=True), comparison.percent, cells=ids)
+            shown = fixed(comparison.percent, 1, sign=True)
+            entries[variant] = Entry(shown, comparison.percent, cells=entries[variant].cells)
     return entries
 
 
@@ -421,9 +429,9 @@ def _undefined(run: Run, datasets: Sequence[str], metrics: Sequence[str]) -> lis
 
 def _test_notes(run: Run, tested: dict) -> list[str]:
     notes: dict[str, list[str]] = {}
-    for (dataset, variant), comparison in tested.items():
+    for (dataset, *pair), comparison in tested.items():
         if comparison.note:
-            where = run.label(variant) + (f" on {dataset}" if len(run.datasets) > 1 else "")
+            where = named(run, *pair)[1] + (f" on {dataset}" if len(run.datasets) > 1 else "")
             notes.setdefault(comparison.note, []).append(where)
     said = [f"{', '.join(where)}: {note}." for note, where in notes.items()]
     if run.correction == "benjamini-hochberg":

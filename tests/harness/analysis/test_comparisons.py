@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis.comparisons import against_control
+from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
 from harness.analysis.statistics import compare, family
 from harness.analysis.study_tables import study_tables
@@ -28,10 +28,11 @@ def runs(tmp_path_factory):
 
 def test_the_studys_test_gives_p_and_verdict(runs):
     for test, run in runs.items():
-        found = against_control(run)
+        found = comparisons(run)
         control = run.by_seed("ml-100k", "fair", "ndcg@10")
         differences = {
-            pair: np.array([value - control[s] for s, value in run.by_seed(*pair, "ndcg@10").items()]) for pair in found
+            (d, arm): np.array([value - control[s] for s, value in run.by_seed(d, arm, "ndcg@10").items()])
+            for d, arm, _ in found
         }
         p = [P_OF[test](d) for d in differences.values()]
         adjusted = multipletests(p, method="holm")[1]
@@ -40,7 +41,7 @@ def test_the_studys_test_gives_p_and_verdict(runs):
 
 
 def test_five_seeds_decide_by_t_and_not_by_the_exact_test(runs):
-    verdicts = {test: {c.verdict for c in against_control(run).values()} for test, run in runs.items()}
+    verdicts = {test: {c.verdict for c in comparisons(run).values()} for test, run in runs.items()}
     assert "worse" in verdicts["t"]
     assert verdicts["exact"] == verdicts["wilcoxon"] == {"undecided"}
 
@@ -56,7 +57,7 @@ def test_captions_name_the_test(runs):
 
 def test_exploration_is_corrected_for_false_discoveries_and_says_so(tmp_path):
     run = load_run(write_run(tmp_path / "run", users=300, attention=False, correction="benjamini-hochberg"))
-    found = against_control(run)
+    found = comparisons(run)
     expected = multipletests([c.p for c in found.values()], method="fdr_bh")[1]
     assert [c.p_adjusted for c in found.values()] == pytest.approx(list(expected))
     tables = {table.name: table for table in study_tables(run)}

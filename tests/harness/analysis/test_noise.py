@@ -116,11 +116,13 @@ def test_quantities_are_read_off_the_cells(run):
 def test_comparisons_are_paired_tests_in_one_family(run):
     quantity = noise_quantities(run)["injected_abs"]
     found = noise_comparisons(run, quantity)
-    assert set(found) == {("ml-100k", v, s) for v in ("no-focused-attention", "no-noise-loss") for s in (0.1, 0.3)}
+    assert set(found) == {
+        ("ml-100k", v, "fair", s) for v in ("no-focused-attention", "no-noise-loss") for s in (0.1, 0.3)
+    }
     ours, control = (
         [raw(run, v, seed, 0.3, "injected_abs") for seed in range(4)] for v in ("no-focused-attention", "fair")
     )
-    c = found["ml-100k", "no-focused-attention", 0.3]
+    c = found["ml-100k", "no-focused-attention", "fair", 0.3]
     assert c.p == pytest.approx(stats.ttest_rel(ours, control).pvalue)
     assert c.family_size == 4
     assert c.verdict == "worse"  # more weight on noise
@@ -165,7 +167,7 @@ def test_curves_have_the_intervals_that_they_claim(run):
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     assert (band.min(), band.max()) == pytest.approx((0, high), abs=1e-9)
     assert any(value == pytest.approx(low) for value in band)
-    compared = noise_comparisons(run, noise_quantities(run)["injected_abs"])["ml-100k", "no-noise-loss", 0.3]
+    compared = noise_comparisons(run, noise_quantities(run)["injected_abs"])["ml-100k", "no-noise-loss", "fair", 0.3]
     segments = [s for bars in below.collections for s in bars.get_segments()]
     assert any(segment[:, 1] == pytest.approx(compared.interval) for segment in segments)
 
