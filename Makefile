@@ -12,6 +12,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip
+# What an earlier version left here would name its models to commands that run in this folder.
+	rm -rf harness.egg-info
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,dashboard]"
 # RecBole without its dependencies, among which is an old Ray that the harness has no use for (see README).
 	$(PIP) install --quiet --constraint constraints.txt --no-deps recbole

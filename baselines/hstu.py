@@ -67,6 +67,12 @@ class HSTU(Recommender):
         ),
         choices=(
             Choice("time_bias", "off, so that it runs on data without times; the authors' code has it on", "verified"),
+            Choice(
+                "loss",
+                "the authors'; ce ranks better where the history may be recommended again, which few drawn negatives "
+                "come from",
+                "verified",
+            ),
             Choice("heads", "1 for ML-1M; 2 in the authors' larger configuration", "recalled"),
             Choice("negatives", "128 for MovieLens; 512 for Amazon Books", "verified"),
         ),

@@ -68,7 +68,7 @@ _REFUSED = {
 _LOSSES = {"CORE": ("CE",), "FPMC": ("BPR",), "GRU4RecCPR": ("CE",), "SASRecCPR": ("CE",)}
 """What ``loss_type`` may be where it is not either of CE and BPR."""
 _UNREAD = {"BERT4Rec": {"transform"}, "RepeatNet": {"loss_type"}, "SHAN": {"transform"}}
-"""Keys in the files of RecBole that its model classes do not read: they are no settings."""
+"""Keys in the files of RecBole that its model classes do not read: they are not settings."""
 
 _TYPES: dict[str, Any] = {
     "bool": bool,

@@ -84,7 +84,7 @@ class SASRec(Recommender):
         ),
         departures=(
             "every position of a sequence is supervised in one pass; RecBole trains on one target per prefix",
-            "padding is no class of the softmax; in RecBole it is",
+            "padding is not a class of the softmax; in RecBole it is",
             "negatives exclude the position's own target only; the authors' code excludes the user's whole history",
         ),
     )

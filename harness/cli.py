@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness import __version__
 from harness.errors import InputError, Interrupted, nearest
 from harness.printing import download_bars, print_json, print_plan, print_rows, print_tree, print_tuning
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Benchmarks and ablations of generative recommenders: from a study file to a paper's evidence.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,7 +58,33 @@ Set = Annotated[
 ]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Worker processes; 0: one per core (CPU).")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of a worker; results depend on it.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="Storage of the queue, the same for all workers of a run: sqlite:///FILE, or, with harness[postgres], "
+        "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE. A password is safer in the environment.",
+        envvar="HARNESS_STORAGE",
+        show_envvar=True,
+        show_default="study.db in the run's folder",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -72,14 +98,15 @@ def run(
     workers: Workers = 0,
     threads: Threads = 1,
     device: Device = "auto",
-    storage: Annotated[
-        str | None, typer.Option("--storage", help="Optuna storage URL.", show_default="study.db in the run's folder")
-    ] = None,
+    storage: Storage = None,
     out: Out = Path("results"),
     data_root: DataRoot = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Go on in this folder though the design has changed.")
+    ] = False,
+    queue_only: Annotated[
+        bool, typer.Option("--queue-only", help="Train nothing here; queue the cells for `harness worker`.")
     ] = False,
     tuned: Annotated[bool, typer.Option("--tuned", help="With the settings that `harness tune` found.")] = False,
 ) -> None:
@@ -93,13 +120,15 @@ def run(
     from harness.study.design import measures_efficiency
 
     if measures_efficiency(study):
+        if queue_only:
+            raise InputError("an efficiency study has no cells to queue; leave --queue-only out")
         if seeds is not None or dataset:
             raise InputError("an efficiency study has no seeds and no data sets; leave --seeds and --dataset out")
         _run_efficiency(study, preset, set_, folder, threads, device, accept_change)
         return
     # A study that was tuned under a preset holds it already.
     declared = _study(study, "default" if tuned else preset, seeds, dataset, set_)
-    from harness.study.runner import Settings, run_study
+    from harness.study.runner import Settings, queue_study, run_study
 
     device = _device(device)
     settings = Settings(
@@ -115,6 +144,11 @@ def run(
         preset=preset,
         command=_command(),
     )
+    if queue_only:
+        left = queue_study(declared, settings)
+        _say(f"{left} cells wait for `harness worker {settings.folder.path}`")
+        _say("once they are done, the same command without --queue-only writes the report")
+        return
     outcome = run_study(declared, settings)
     _say(f"{outcome.finished} of {outcome.total} cells finished, {len(outcome.failed)} failed")
     if outcome.finished:
@@ -122,6 +156,9 @@ def run(
     for failure in outcome.failed:
         where = f"{failure['dataset']} / {failure['variant']} / seed {failure['seed']}"
         print(f"failed: {where}: {failure['reason']}", file=sys.stderr)
+    if outcome.failed:
+        folder = settings.folder.path
+        _say(f"more about them in {folder}/failed/*/failure.json and {folder}/logs; try them again with --retry-failed")
     if outcome.finished < outcome.total:
         raise typer.Exit(FAILED)
 
@@ -360,10 +397,7 @@ def score(
 @app.command()
 def worker(
     folder: Annotated[Path, typer.Argument(help="Folder of a run that `harness run` has started.")],
-    storage: Annotated[
-        str | None,
-        typer.Option("--storage", help="Optuna storage URL, that of the run.", show_default="study.db in the folder"),
-    ] = None,
+    storage: Storage = None,
     device: Device = "auto",
     threads: Threads = 1,
     data_root: DataRoot = None,
@@ -371,22 +405,26 @@ def worker(
         Path | None,
         typer.Option("--cache", help="Folder of item vectors and codes.", show_default="cache beside the folder"),
     ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait so long for a run that is not there yet.")
+    ] = 0,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
 ) -> None:
     """Work on a run's cells until none is left: one more pair of hands, on this machine or another."""
     from harness.study.folder import RunFolder
-    from harness.study.worker import work
+    from harness.study.storage import absolute
+    from harness.study.worker import go_where_it_was_started, wait_for_run, work
 
-    _existing(folder, "study.yaml", NO_RUN)
-    work(
-        RunFolder(folder),
-        storage=storage or f"sqlite:///{(folder / 'study.db').resolve()}",
-        data_root=data_root,
-        cache=cache or folder.parent / "cache",
-        device=_device(device),
-        threads=threads,
-        parent=parent,
-    )
+    folder = folder.absolute()
+    run = RunFolder(folder)
+    wait_for_run(run, wait)
+    settings: dict[str, Any] = {
+        "storage": absolute(storage or f"sqlite:///{folder / 'study.db'}"),
+        "data_root": data_root.absolute() if data_root else None,
+        "cache": (cache or folder.parent / "cache").absolute(),
+    }
+    go_where_it_was_started(run)
+    work(run, **settings, device=_device(device), threads=threads, parent=parent)
 
 
 @list_app.command("models")
@@ -558,6 +596,8 @@ def main() -> None:
 def _guarded(work: Callable[[], Any]) -> int:  # noqa: PLR0911 (one return per way to end)
     try:
         code = work()
+        if code == INTERRUPTED:  # typer's way of passing a Ctrl-C on
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else DONE
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -600,8 +640,10 @@ def _run_efficiency(
 
 
 def _command() -> str:
-    """What was typed, for the record."""
-    return shlex.join(["harness", *sys.argv[1:]])
+    """What was typed, for the record, which is no place for a password."""
+    from harness.study.storage import without_passwords
+
+    return without_passwords(shlex.join(["harness", *sys.argv[1:]]))
 
 
 def _report(folder: Path) -> None:
@@ -676,6 +718,12 @@ def _device(name: str) -> str:
         raise InputError(f"--device {name}: expected cpu, cuda, cuda:N or auto") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this PyTorch sees no CUDA device; use --device cpu")
+    try:
+        if torch.ones(1, device=name).item() != 1:
+            raise RuntimeError("it does not compute")
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--device {name} can't be used here ({reason[:200]}); use --device cpu") from None
     return name
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """The user gave something that can't be used. One line: what, where, how to mend it.
+    """The user gave something that can't be used. One line: what, where, how to fix it.
 
     The command line prints the message without a traceback and exits with 2.
     """
@@ -18,7 +18,7 @@ class CellFailed(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown name: a suggestion, or the list of what there is."""
+    """The tail of an error about an unknown name: a suggestion, or the list of known names."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:

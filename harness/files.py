@@ -18,8 +18,8 @@ from harness.errors import InputError
 _OS_REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --out",
-    errno.EACCES: "it may not be written; mend its permissions or choose another folder with --out",
-    errno.EPERM: "it may not be written; mend its permissions or choose another folder with --out",
+    errno.EACCES: "it may not be written; fix its permissions or choose another folder with --out",
+    errno.EPERM: "it may not be written; fix its permissions or choose another folder with --out",
     errno.EROFS: "the file system is read-only; choose another folder with --out",
     errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
     errno.EEXIST: "a file of that name is in the way; choose another folder with --out",
@@ -55,6 +55,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is one that :func:`whole_file` gives out to write to."""
+    return re.fullmatch(rf"\..+\.[a-z0-9_]{{8}}{re.escape(path.suffix)}", path.name) is not None and path.is_file()
+
+
 def write_text(path: str | Path, text: str) -> None:
     with whole_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -72,7 +77,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid JSON ({error}); delete it, or restore it from a copy") from None
+        raise InputError(f"{path} is not valid JSON ({error}); delete it, or restore it from a copy") from None
 
 
 def as_file_name(text: str) -> str:

@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout that this code runs from; None where it is no checkout."""
+    """Commit and dirty flag of the checkout that this code runs from; None where it is not a checkout."""
     here = Path(harness.__file__).parent
 
     def git(*words: str) -> str | None:

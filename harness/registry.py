@@ -63,9 +63,9 @@ def load_model(name: str) -> type:
             raise InputError(f"model '{family}' is a family: name a member, as in '{family}:{found.example}'")
         found = found.member(member)
     elif member:
-        raise InputError(f"model '{family}' is no family, so '{name}' means nothing; write '{family}'")
+        raise InputError(f"model '{family}' is not a family, so '{name}' means nothing; write '{family}'")
     if not (isinstance(found, type) and issubclass(found, Recommender)):
-        raise InputError(f"model '{name}' ({known[family]}) is no subclass of harness.interface.Recommender")
+        raise InputError(f"model '{name}' ({known[family]}) is not a subclass of harness.interface.Recommender")
     return found
 
 

@@ -82,7 +82,7 @@ def fit(
 ) -> Fitted:
     """Trains ``model`` until its budget or patience ends; keeps a checkpoint in ``folder`` after each epoch.
 
-    ``made_with`` names the code, versions and hardware that the bits of the result hang on: a checkpoint made with
+    ``made_with`` names the code, versions and hardware that the bits of the result depend on: a checkpoint made with
     others is left aside, and the cell starts anew. A model without parameters is left as it is, after no epoch.
 
     Raises:
@@ -328,7 +328,7 @@ def _resume(
                 part, _, name = key.partition("/")
                 parts[part][name] = file.get_tensor(key)
         model.load_state_dict(parts["model"])
-    except Exception as error:  # whatever a damaged file raises, the mend is the same
+    except Exception as error:  # whatever a damaged file raises, the remedy is the same
         raise InputError(f"{path} can't be read ({error}); delete {folder} to train this cell anew") from error
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in parts["optimizer"].items():

@@ -245,8 +245,8 @@ def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], nam
     caption = (
         "Claims of the papers and what was measured. A claimed direction has the verdict of the run's tables, "
         "corrected for the run's whole family of comparisons. A claimed size is taken as 'at least so much': supported "
-        "where the whole 95 % interval of the relative difference reaches it, contradicted where the whole interval falls short "
-        "of it. Undecided: neither; not tested: no run declares the comparison, or has the quantity."
+        "where the whole 95 % interval of the relative difference reaches it, contradicted where the whole interval "
+        "falls short of it. Undecided: neither; not tested: no run declares the comparison, or has the quantity."
     )
     return Table(name, caption, "Claim", heads, tuple(lines), block="Paper")
 

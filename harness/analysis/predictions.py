@@ -242,7 +242,7 @@ def _read(path: Path) -> _Lists:
         raise InputError(f"{path} does not exist") from None
     except (pa.ArrowException, pd.errors.ParserWarning, OSError, ValueError) as error:  # pandas' errors are the last
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path} can't be read as {path.suffix[1:]} ({reason}); mend or export it again") from None
+        raise InputError(f"{path} can't be read as {path.suffix[1:]} ({reason}); fix or export it again") from None
     if not len(lists.named):
         raise InputError(f"{path} holds no prediction; export it again")
     return lists

@@ -36,7 +36,7 @@ def load_published(folder: str | Path) -> pd.DataFrame:
     """All published numbers of a folder, in the order of the files' names; empty where there is none.
 
     Raises:
-        InputError: a missing column, a value that is no number, a line without a source, a number given twice.
+        InputError: a missing column, a value that is not a number, a line without a source, a number given twice.
     """
     parts = []
     for path in sorted(Path(folder).glob("*.csv")):

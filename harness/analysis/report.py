@@ -49,7 +49,7 @@ _WORDS = {
     "better": "is better than {}",
     "worse": "is worse than {}",
     "equivalent": "does the same as {} within the stated margin",
-    "undecided": "can't be told from {}",
+    "undecided": "is statistically indistinguishable from {}",
 }
 _MANY = {
     "better": "better than {}",

@@ -481,6 +481,10 @@ def _check_fingerprints(run: Run) -> None:
 
 def _parquet(path: Path, columns: list[str] | None) -> pa.Table:
     try:
+        missing = set(columns or ()) - set(pq.read_schema(path).names)
+        if missing:  # nothing is damaged: another version, or an extension that is not installed here, knows more
+            names = ", ".join(sorted(missing))
+            raise InputError(f"{path} has no column {names}; use the version of the harness that wrote or asks for it")
         return pq.read_table(path, columns=columns, memory_map=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; {_mend(path.parent.name)}") from None

@@ -437,7 +437,7 @@ def _paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"arms with {a.size} and {b.size} seeds can't be paired; give both arms the same seeds, at least one"
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError("a metric is NaN or infinite in some seed; mend or leave out that run")
+        raise InputError("a metric is NaN or infinite in some seed; fix or leave out that run")
     return a, b
 
 

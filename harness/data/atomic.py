@@ -143,7 +143,7 @@ def _check_floats(path: Path, name: str, values: pa.ChunkedArray) -> None:
                 np.array(text.split(), dtype=np.float64)
             except ValueError:
                 where = f"{path}: line {line_of_row(path, row)}, column '{name}'"
-                raise InputError(f"{where}: {text!r} is no number; mend it or drop the line") from None
+                raise InputError(f"{where}: {text!r} is not a number; fix it or drop the line") from None
 
 
 def _values(column: pa.ChunkedArray) -> np.ndarray:

@@ -113,12 +113,12 @@ def _fault(path: Path, columns: Sequence[Column], separator: str, otherwise: str
         if len(fields) != len(columns):
             cut = "" if text.endswith("\n") else " and ends without a line break, so the file looks truncated"
             return InputError(
-                f"{where} has {len(fields)} fields instead of {len(columns)}{cut}; mend it or restore the file"
+                f"{where} has {len(fields)} fields instead of {len(columns)}{cut}; fix it or restore the file"
             )
         for column, value in zip(columns, fields, strict=True):
             problem = _problem(column, value)
             if problem:
-                return InputError(f"{where}, column '{column.name}': {value!r} {problem}; mend it or drop the line")
+                return InputError(f"{where}, column '{column.name}': {value!r} {problem}; fix it or drop the line")
     return InputError(f"{path} {f'cannot be read: {otherwise}' if rows else 'has no rows'}; restore it from its source")
 
 
@@ -128,7 +128,7 @@ def _problem(column: Column, value: str) -> str | None:
     try:
         number = float(value)
     except ValueError:
-        return "is no number"
+        return "is not a number"
     if not math.isfinite(number):
         return "is not finite"
     return "is negative, which a time can't be" if column.kind == "time" and number < 0 else None

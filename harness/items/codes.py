@@ -71,7 +71,7 @@ def item_codes(
 
     Args:
         unique: no two items may have the same codes. Fitted codes then always get a collision level, even where
-            nobody collides, so that their form does not hang on an accident of the data. Codes of a file are
+            nobody collides, so that their form does not depend on an accident of the data. Codes of a file are
             taken as they are if they are unique.
         progress: told a line from time to time while a quantiser trains, and each of the codes' warnings.
 

@@ -145,7 +145,7 @@ class FileVectors(Settings):
     missing: Literal["error", "zero"] = "error"
     """What to do with an item without a vector: refuse, or give it zeros."""
     extra_items: Literal["error", "ignore"] = "error"
-    """What to do with ids that are no item of the data."""
+    """What to do with ids that are not items of the data."""
 
 
 _SINGLE = (TfidfSvd, SentenceEncoder, WordLlama, RandomVectors, Cooccurrence, FileVectors)
@@ -185,7 +185,7 @@ class _Product(Settings):
     @model_validator(mode="after")
     def _divisible(self) -> _Product:
         if self.dim is not None and self.dim % self.levels:
-            raise ValueError(f"'dim' {self.dim} is no multiple of 'levels' {self.levels}; change one of them")
+            raise ValueError(f"'dim' {self.dim} is not a multiple of 'levels' {self.levels}; change one of them")
         return self
 
 
@@ -215,7 +215,7 @@ class _Residual(Settings):
     last_level: Literal["nearest", "distinct"] = "nearest"
     """Each item's nearest code; or, among items that agree in all levels before, different codes at the least
     total distance (what LC-Rec, Zheng et al., ICDE 2024, approximates by Sinkhorn). This is how items are encoded
-    and changes nothing in what is fitted, but with "distinct" a code hangs on who else is in the catalogue."""
+    and changes nothing in what is fitted, but with "distinct" a code depends on who else is in the catalogue."""
 
 
 class ResidualKMeans(_Residual):
@@ -259,7 +259,7 @@ class FileCodes(Settings):
     offset: int = 0
     """What to add to a key of the file to get the item's id in the data (1: keys from 0, ids from 1)."""
     extra_items: Literal["error", "ignore"] = "error"
-    """What to do with keys that are no item of the data."""
+    """What to do with keys that are not items of the data."""
 
 
 class ItemsConfig(Settings):

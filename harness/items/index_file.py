@@ -28,7 +28,7 @@ def read_index(items: Sequence[str], config: FileCodes) -> np.ndarray:
     """(I, m) int64 codes of the items ``items[1:]``, in that order.
 
     Raises:
-        InputError: the file is no such file, a code does not fit ``size``, an item has no codes, or a key is no
+        InputError: the file is not of that form, a code does not fit ``size``, an item has no codes, or a key is not an
             item (unless ``extra_items`` allows that).
     """
     where = f"items.quantiser.path {config.path}"
@@ -50,7 +50,7 @@ def write_index(path: str | Path, items: Sequence[str], codes: np.ndarray, offse
     """Writes (I + 1, m) codes, row 0 of padding left out, so that :func:`read_index` reads them back.
 
     Raises:
-        InputError: more levels than letters, or an ``offset`` for ids that are no whole numbers.
+        InputError: more levels than letters, or an ``offset`` for ids that are not whole numbers.
     """
     if codes.shape[1] > len(LETTERS):
         raise InputError(f"{path}: the form names levels by letters, so {codes.shape[1]} levels are too many for it")
@@ -91,11 +91,11 @@ def _check_catalogue(
     if missing:
         raise InputError(
             f"{where}: {len(missing)} of {len(wanted)} items have no codes (the first: '{missing[0]}') and "
-            f"{len(extra)} keys are no item of the data; is it the file of another catalogue? give one with every item"
+            f"{len(extra)} keys are not items of the data; is it for another catalogue? give one with every item"
         )
     raise InputError(
-        f"{where}: {len(extra)} of its {len(entries)} keys are no item of the data (the first: '{min(extra)}'); is it "
-        "the file of another catalogue? If it is the right one, set items.quantiser.extra_items: ignore"
+        f"{where}: {len(extra)} of its {len(entries)} keys are not items of the data (the first: '{min(extra)}'); is "
+        "it the file of another catalogue? If it is the right one, set items.quantiser.extra_items: ignore"
     )
 
 
@@ -106,7 +106,7 @@ def _parse(tokens: Any, levels: int, size: int, where: str) -> list[int]:
     for letter, token in zip(LETTERS, tokens, strict=False):
         found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
         if found is None or found[1] != letter:
-            raise InputError(f"{where}: expected a token such as <{letter}_12>, found {token!r}; mend the file")
+            raise InputError(f"{where}: expected a token such as <{letter}_12>, found {token!r}; correct the file")
         code = int(found[2])
         if code >= size:
             raise InputError(f"{where}: {token} lies outside 0..{size - 1}; set items.quantiser.size to its real size")

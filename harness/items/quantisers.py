@@ -50,7 +50,7 @@ def quantise(
 ) -> Quantised:
     """Fits a quantiser on the rows ``train`` of (I, D) vectors and encodes all of them.
 
-    Runs on one thread: with several, the order in which numbers are added up, and so the codes, would hang on
+    Runs on one thread: with several, the order in which numbers are added up, and so the codes, would depend on
     how many there are. faiss may still change its OPQ between versions, so codes are stored, never made again.
 
     Raises:

@@ -47,7 +47,7 @@ def read_vectors(items: Sequence[str], config: FileVectors, where: str = "items.
 
     Raises:
         InputError: the file can't be read, has no ids, ids that occur twice, vectors of another shape or with values
-            that are not finite, no vector for an item (unless ``missing`` is zero), or ids that are no item of the
+            that are not finite, no vector for an item (unless ``missing`` is zero), or ids that are not items of the
             data (unless ``extra_items`` is ignore).
     """
     path, *listed = vector_files(config, where)
@@ -85,8 +85,8 @@ def read_vectors(items: Sequence[str], config: FileVectors, where: str = "items.
     extra = rows.keys() - set(items)
     if extra and config.extra_items == "error":
         raise InputError(
-            f"{where_file}: {len(extra)} of its {len(ids)} ids are no item of the data (the first: '{min(extra)}'); if "
-            f"it is the right file, set {where}.extra_items: ignore"
+            f"{where_file}: {len(extra)} of its {len(ids)} ids are not items of the data (the first: '{min(extra)}'); "
+            f"if it is the right file, set {where}.extra_items: ignore"
         )
     found = np.zeros((len(items), vectors.shape[1]), dtype=np.float32)
     for place, item in enumerate(items):

@@ -188,7 +188,8 @@ class Study(Settings):
             raise ValueError("name at least one data set")
         if not isinstance(value, dict):
             raise ValueError("data sets are a list of names, or a mapping from a name to settings")
-        return {name: settings or {} for name, settings in value.items()}
+        # A path has one spelling: in/x, not in/x/ or ./in/x.
+        return {str(Path(name)) if "/" in str(name) else name: settings or {} for name, settings in value.items()}
 
     @field_validator("tables", mode="before")
     @classmethod

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
 
 from harness.errors import InputError
-from harness.files import read_json, write_json, write_text, writing
+from harness.files import digest, is_unfinished, read_json, write_json, write_text, writing
 from harness.settings import parse
 from harness.study.design import Study
 
-__all__ = ["RunFolder"]
+__all__ = ["HOST", "RunFolder"]
+
+HOST = socket.gethostname()
+BEAT_SECONDS = 20
+"""How often the worker of a cell leaves a sign of life."""
 
 CELL_FILES = ("cell.json", "history.csv", "rows.parquet", "metrics.json", "cost.json")
 """What a finished cell must have; the weights may have been left out of a copy."""
@@ -58,6 +65,16 @@ class RunFolder:
                 return weights.parent
         return None
 
+    def is_over(self, cell_id: str) -> bool:
+        """Whether the cell is finished or has failed."""
+        return self.is_finished(cell_id) or (self.failed(cell_id) / "failure.json").exists()
+
+    def forget_failure(self, cell_id: str) -> None:
+        """Lets a failed cell be tried again."""
+        path = self.failed(cell_id) / "failure.json"
+        with writing(path):
+            path.unlink(missing_ok=True)
+
     def failure(self, cell_id: str) -> dict[str, Any] | None:
         path = self.failed(cell_id) / "failure.json"
         return read_json(path) if path.exists() else None
@@ -85,19 +102,53 @@ class RunFolder:
     def lock(self, cell_id: str) -> Iterator[bool]:
         """Yields whether this process got the cell; the lock ends with the process, however it ends."""
         with _lock(self.running(cell_id) / "lock") as mine:
-            yield mine
+            if not mine:
+                yield False
+                return
+            sign = self.running(cell_id) / "worker.json"
+            write_json(sign, {"host": HOST, "process": os.getpid()})
+            with _beating(sign):
+                yield True
 
-    def holder(self, cell_id: str) -> int | None:
-        """The process that took the cell last, dead or alive."""
+    def is_held(self, cell_id: str) -> bool:
+        """Whether a process holds the cell's lock, as far as this machine can see."""
         path = self.running(cell_id) / "lock"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        return int(text) if text.isdigit() else None
+        if not path.exists():
+            return False
+        with _lock(path) as free:
+            return not free
+
+    def holder(self, cell_id: str) -> tuple[str, int] | None:
+        """Machine and process that took the cell last, dead or alive."""
+        try:
+            found = read_json(self.running(cell_id) / "worker.json")
+            return found["host"], found["process"]
+        except (InputError, KeyError, TypeError):
+            return None
+
+    def last_beat(self, cell_id: str) -> float | None:
+        """When the cell's worker left its last sign of life, by the clock of the file system."""
+        with suppress(OSError):
+            return (self.running(cell_id) / "worker.json").stat().st_mtime
+        return None
 
     @contextmanager
     def run_lock(self) -> Iterator[bool]:
         """Yields whether no other process runs this folder as a whole."""
         with _lock(self.path / ".lock") as mine:
             yield mine
+
+    def tidy(self, before: float) -> None:
+        """Removes what killed processes left behind: the working folders of finished cells, and files that were being
+        written, untouched since the time ``before``."""
+        for working in self.path.glob("running/*"):
+            if self.is_finished(working.name) and not self.is_held(working.name):
+                shutil.rmtree(working, ignore_errors=True)
+        for place in (self.path, self.path / "tables", self.path / "figures"):
+            for path in place.glob(".*.*"):
+                with suppress(OSError):
+                    if is_unfinished(path) and path.stat().st_mtime < before:
+                        path.unlink()
 
     def write_design(self, study: Study, extra: dict[str, Any]) -> None:
         text = yaml.safe_dump(
@@ -117,40 +168,54 @@ class RunFolder:
         study = parse(Study, own, str(self.design))
         return study, {key: value for key, value in raw.items() if key not in own}
 
+    def queue_name(self, study: Study, extra: dict[str, Any]) -> str:
+        """The Optuna study that holds the run's queue; both arguments as :meth:`read_design` returns them."""
+        if "queue" in extra:
+            return extra["queue"]
+        # Runs from before the name was written down: it was derived from the design and the folder's path.
+        choices = [list(study.datasets), list(study.variants), str(self.path.resolve())]
+        return f"{self.path.name}-{digest(choices)[:6]}"
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[bool]:
+    """Yields whether this process got the lock. It is the kernel's, so that it ends with the process."""
+    lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held until the end of the block)
-    with file:
-        mine = _try_lock(file)
-        if mine:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        yield mine
-
-
-def _try_lock(file: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+            lock.acquire()
+        except filelock.Timeout:
+            mine = False
+        else:
+            mine = True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        yield mine
+    finally:
+        if mine:
+            lock.release()
+
+
+@contextmanager
+def _beating(path: Path) -> Iterator[None]:
+    """Touches a file again and again. It needs no storage, so that a worker counts as alive while that is away."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(OSError):  # the cell is finished and its file gone, or the file system is away
+                os.utime(path)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _sync(folder: Path) -> None:

@@ -49,11 +49,15 @@ class Display:
         self.started = time.time()
         self.reported = {cell.id for cell in cells if folder.is_finished(cell.id)}
         self.before = len(self.reported)
+        for cell in cells:
+            if (failure := folder.failure(cell.id)) is not None:
+                self.reported.add(cell.id)
+                self.say(f"  failed before, not tried again  {cell.name}: {failure['reason']}")
         self.part_before = sum(_share(progress) for _, progress in self._under_way())
         kept = f", {self.before} of them finished before" if self.before else ""
         cell, worker = (f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker")))
         self.say(f"{folder.path}: {cell}{kept}; {worker}")
-        if self.before == len(cells):
+        if len(self.reported) == len(cells):
             self.say("  nothing to train; for a run of your own choose another --out or --name")
         elif self.fancy:
             self.live = Live(console=self.console, refresh_per_second=4, transient=True)

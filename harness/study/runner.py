@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +24,16 @@ from harness.files import writing
 from harness.provenance import git_state, versions
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
-from harness.study.folder import RunFolder
+from harness.study.folder import HOST, RunFolder
 from harness.study.progress import Display
 from harness.study.queue import Queue
 from harness.study.worker import record_failure
 
-__all__ = ["Outcome", "Settings", "prepare", "run_study"]
+__all__ = ["Outcome", "Settings", "prepare", "queue_study", "run_study"]
 
 POLL_SECONDS = 0.5
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit codes of a worker, as of any command."""
 MAX_DEATHS = 3
 """A cell whose worker dies this often without a cause of its own is given up."""
 WIDENED = ("datasets", "seeds", "variants")
@@ -90,17 +93,27 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
     inputs = Inputs(settings.data_root, settings.cache, display.say)
     cells = make_cells(study, inputs)
     fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}
-    folder.write_design(
+    name = _queue_name(study, settings)
+    queue = Queue(settings.storage_url, name, study, cells, folder, create=True, say=display.say)
+    folder.write_design(  # after the queue was made, for a worker that waits for this file
         study,
         {
             "run": settings.name,
+            "queue": name,
+            "started_in": os.path.relpath(Path.cwd(), folder.path.resolve()),
             "cells": [{"id": c.id, "dataset": c.dataset, "variant": c.arm.variant, "seed": c.seed} for c in cells],
             "fidelity": fidelity,
         },
     )
-    queue = Queue(settings.storage_url, settings.name, study, cells, folder)
     queue.synchronise(retry_failed=settings.retry_failed)
     return cells, queue
+
+
+def queue_study(study: Study, settings: Settings) -> int:
+    """Checks everything and queues the cells that are not finished; returns how many. Workers of the command
+    `harness worker` train them. Raises InputError as :func:`prepare`."""
+    with Display() as display, _only_run(settings.folder):
+        return prepare(study, settings, display)[1].left()
 
 
 def run_study(study: Study, settings: Settings) -> Outcome:
@@ -111,59 +124,81 @@ def run_study(study: Study, settings: Settings) -> Outcome:
         InputError: see :func:`prepare`; or a worker met an unusable folder, data set or storage.
     """
     folder = settings.folder
+    started = time.time()
     with Display() as display, _only_run(folder):
         cells, queue = prepare(study, settings, display)
-        todo = [cell for cell in cells if not folder.is_finished(cell.id)]
         display.begin(cells, folder, settings.workers)
         try:
-            _watch(queue, cells, todo, settings, display)
+            _watch(queue, cells, settings, display)
         finally:
             _summarise(study, cells, settings)
             display.update()
+            folder.tidy(started)
         failed = [failure for cell in cells if (failure := folder.failure(cell.id))]
         done = sum(folder.is_finished(cell.id) for cell in cells)
         return Outcome(done, failed, len(cells))
 
 
-def _watch(queue: Queue, cells: list[Cell], todo: list[Cell], settings: Settings, display: Display) -> None:
-    """Keeps the workers alive until the queue is empty."""
-    if not sum(queue.left()):
-        return
-    stop = _on_signals()
-    workers = [_Worker(settings, number) for number in range(max(1, min(settings.workers, len(todo))))]
+def _queue_name(study: Study, settings: Settings) -> str:
+    """A new name, or that of the folder's last run. Optuna holds the choices of a categorical parameter fixed within
+    one study, so a design that was widened gets a new one; finished cells are entered there as completed."""
+    if settings.folder.design.exists():
+        with suppress(InputError):  # damaged, and to be written anew
+            old, extra = settings.folder.read_design()
+            if (list(old.datasets), list(old.variants)) == (list(study.datasets), list(study.variants)):
+                return settings.folder.queue_name(old, extra)
+    return f"{settings.name}-{secrets.token_hex(4)}"
+
+
+def _watch(queue: Queue, cells: list[Cell], settings: Settings, display: Display) -> None:
+    """Keeps the workers alive until no cell is left."""
+    workers: list[_Worker] = []
     deaths: Counter[str] = Counter()
-    try:
-        while workers:
-            time.sleep(POLL_SECONDS)
-            display.update()
-            if stop:
-                raise Interrupted
-            for worker in [w for w in workers if w.process.poll() is not None]:
-                workers.remove(worker)
-                if worker.process.returncode == 0:
-                    continue
-                _bury(worker, cells, deaths, settings.folder, display)
-                queue.synchronise()
-                if sum(queue.left()):
-                    workers.append(_Worker(settings, worker.number))
-    finally:
-        for worker in workers:
-            worker.process.send_signal(signal.SIGTERM)
-        for worker in workers:
-            worker.end()
+    with _noted_signals() as stop:
+        try:
+            while left := queue.left() if workers else queue.synchronise():
+                if not workers:
+                    workers += [_Worker(settings, number) for number in range(max(1, min(settings.workers, left)))]
+                time.sleep(POLL_SECONDS)
+                display.update()
+                if stop:
+                    raise Interrupted
+                for worker in [w for w in workers if w.process.poll() is not None]:
+                    workers.remove(worker)
+                    if worker.process.returncode == 0:
+                        continue
+                    _bury(worker, cells, deaths, settings.folder, display)
+                    if queue.synchronise():
+                        workers.append(_Worker(settings, worker.number))
+            queue.synchronise()
+        except BaseException:
+            for worker in workers:
+                worker.process.send_signal(signal.SIGTERM)
+            raise
+        finally:
+            for worker in workers:
+                worker.end()
 
 
 def _bury(worker: _Worker, cells: list[Cell], deaths: Counter[str], folder: RunFolder, display: Display) -> None:
     """Says what a dead worker died of; gives its cell up if that killed several.
 
     Raises:
-        InputError: it ended by itself, because of its input or before it took a cell.
+        InputError: it ended by itself, because of its input or before it took a cell; or several died without one.
     """
     code = worker.process.returncode
-    held = [cell for cell in cells if folder.holder(cell.id) == worker.process.pid]
-    lost = [cell for cell in held if folder.failure(cell.id) is None]
-    if code == 2 or not lost:
-        raise InputError(worker.last_words() if code == 2 else f"a worker ended with {_cause(code)}; see {worker.log}")
+    if code == BAD_INPUT:
+        raise InputError(worker.last_words())
+    if code == INTERRUPTED:
+        display.say("a worker was stopped; another takes its place")
+        return
+    holder = (HOST, worker.process.pid)
+    lost = [cell for cell in cells if folder.holder(cell.id) == holder and not folder.is_over(cell.id)]
+    if not lost:
+        deaths[""] += 1
+        if code > 0 or deaths[""] >= MAX_DEATHS:
+            raise InputError(f"a worker ended with {_cause(code)}; see {worker.log}")
+        display.say(f"a worker died ({_cause(code)}) without a cell; another takes its place")
     for cell in lost:
         deaths[cell.id] += 1
         display.say(f"a worker died ({_cause(code)}) at {cell.name}; another goes on from its checkpoint")
@@ -178,13 +213,15 @@ class _Worker:
         with writing(self.log):
             self.log.parent.mkdir(exist_ok=True)
             file = open(self.log, "a", encoding="utf-8")  # noqa: SIM115 (the child inherits it)
-        command = [sys.executable, "-m", "harness.cli", "worker", str(settings.folder.path)]
-        command += ["--storage", settings.storage_url, "--device", settings.device]
+        # -P: the current folder may hold one of the name harness, such as that above a clone.
+        command = [sys.executable, "-P", "-m", "harness.cli", "worker", str(settings.folder.path)]
+        command += ["--device", settings.device]
         command += ["--threads", str(settings.threads), "--cache", str(settings.cache)]
         command += ["--parent", str(os.getpid())]
         if settings.data_root is not None:
             command += ["--data-root", str(settings.data_root)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "COLUMNS": "2000"}
+        environment["HARNESS_STORAGE"] = settings.storage_url  # not in the command line, which anyone can read
         with file:
             # Its own session: a Ctrl-C reaches the parent alone, which then stops its workers in good order.
             self.process = subprocess.Popen(
@@ -212,10 +249,11 @@ def _cause(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
-def _on_signals() -> list[int]:
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
     """A list that becomes true once somebody asked to stop; a second Ctrl-C ends at once."""
     asked: list[int] = []
 
@@ -224,9 +262,12 @@ def _on_signals() -> list[int]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, remember)
-    return asked
+    before = {name: signal.signal(name, remember) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 @contextmanager

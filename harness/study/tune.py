@@ -478,7 +478,7 @@ def _work(job: Job, found: list[Search], workers: int, say: Callable[[str], None
                 raise Interrupted
     except BrokenProcessPool:
         raise InputError(
-            "a worker died, perhaps for want of memory; run the same command again, with fewer --workers"
+            "a worker died, perhaps for lack of memory; run the same command again, with fewer --workers"
         ) from None
     finally:
         stopped.set()

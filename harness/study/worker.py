@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import traceback
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
-from harness.study.folder import RunFolder
-from harness.study.queue import HOST, Queue
+from harness.study.folder import HOST, RunFolder
+from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
 
-__all__ = ["work"]
+__all__ = ["go_where_it_was_started", "wait_for_run", "work"]
 
 IDLE_SECONDS = 1.0
 
@@ -50,26 +49,48 @@ def work(
     cells = make_cells(study, inputs)
     if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
         raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")
-    queue = Queue(storage, folder.path.name, study, cells, folder)
+    queue = Queue(
+        storage,
+        folder.queue_name(study, extra),
+        study,
+        cells,
+        folder,
+        patient=parent is not None,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        stop=stop,
+    )
 
-    def train(cell: Cell, trial: optuna.Trial) -> float:
-        return _train(cell, trial, study, inputs, folder, device, stop)
+    def train(cell: Cell, report: Report) -> float:
+        return _train(cell, report, study, inputs, folder, device, stop)
 
-    while True:
+    while queue.left():
         if stop():
             raise Interrupted
-        waiting, running = queue.left()
-        if waiting:
-            queue.work_on_next(train)
-        elif running:
+        if not queue.work_on_next(train) and queue.synchronise():
             time.sleep(IDLE_SECONDS)
-            queue.reclaim()
-        else:
-            return
+
+
+def wait_for_run(folder: RunFolder, seconds: float) -> None:
+    """Waits until `harness run` has written the folder's design. Raises InputError where it does not."""
+    end = time.monotonic() + seconds
+    while not folder.design.is_file():
+        if time.monotonic() >= end:
+            more = f" after {seconds:g} s" if seconds else ""
+            raise InputError(
+                f"{folder.path} holds no run{more}; start it with `harness run`, or wait for it with --wait SECONDS"
+            )
+        time.sleep(IDLE_SECONDS)
+
+
+def go_where_it_was_started(folder: RunFolder) -> None:
+    """Changes to the folder that `harness run` was started in, which relative paths in the study are seen from."""
+    place = folder.read_design()[1].get("started_in")
+    if place is not None and (folder.path / place).is_dir():  # else on a machine that lays its folders out differently
+        os.chdir(folder.path / place)
 
 
 def _train(
-    cell: Cell, trial: optuna.Trial, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
+    cell: Cell, report: Report, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
 ) -> float:
     """The cell's validation value. Raises CellFailed after the reason was written down."""
     history: list[dict[str, Any]] = []
@@ -79,8 +100,7 @@ def _train(
     def on_epoch(row: dict[str, Any]) -> None:
         history.append(row)
         if row.get(tracked) is not None:
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken for dead; the cell goes on all the same
-                trial.report(row[tracked], row["epoch"])
+            report(row[tracked], row["epoch"])
         progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
         write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
@@ -91,11 +111,17 @@ def _train(
     except Exception as error:
         expected = isinstance(error, CellFailed)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if _is_out_of_memory(error):
             reason = f"out of memory ({error}); lower training.batch_size or the model's size"
         record_failure(folder, cell, reason, None if expected else traceback.format_exc())
         write_history(folder.failed(cell.id) / "history.csv", history)
         raise CellFailed(reason) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A CPU allocation that fails is a plain RuntimeError of PyTorch; CPython may turn one into a SystemError.
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError | SystemError)
+    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def record_failure(folder: RunFolder, cell: Cell, reason: str, trace: str | None = None) -> None:

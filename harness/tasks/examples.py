@@ -24,7 +24,7 @@ def attention_examples(model: Recommender, data: Retrieval, phase: str = "test")
     """What each head attends to from the last event of a few histories, as JSON can hold it.
 
     The users are those with the smallest hashes of their ids among the ones with EVENTS events (or the most that
-    anyone has), so they hang on nothing but the data. Of each: ``user``, ``target`` and ``events`` (the last EVENTS,
+    anyone has), so they depend on nothing but the data. Of each: ``user``, ``target`` and ``events`` (the last EVENTS,
     oldest first) as {item, title}; ``earlier``, how many visible events came before those; ``layers``, per layer and
     head the weights on ``events``; ``rest``, per layer and head the weight on earlier events.
     """

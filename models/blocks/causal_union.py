@@ -108,7 +108,7 @@ def attend_beside(
     Args:
         query: (B, H, K, D).
         history: keys and values of S tokens, (B, H, S, D) each.
-        seen: (B, S) bool, which tokens of the history are no padding.
+        seen: (B, S) bool, which tokens of the history are not padding.
         own: key and value of each query, (B, H, K, D).
     """
     hidden = ~seen[:, None, None]

@@ -153,7 +153,7 @@ class HSTULayer(nn.Module):
         seen: Tensor,
         own: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """K candidates beside a history of which ``seen`` (B, S) are no padding: (B, H, K, D)."""
+        """K candidates beside a history of which ``seen`` (B, S) are not padding: (B, H, K, D)."""
         seen = seen.to(self.out.weight.dtype)
         visible = seen.sum(-1) * len(history) + (own is not None)  # (B,)
         divisor = self._divisor(visible)[:, None, None, None]

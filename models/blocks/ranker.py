@@ -167,7 +167,7 @@ class TransformerLayer(nn.Module):
         seen: Tensor,
         own: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """K candidates beside a history of which ``seen`` (B, S) are no padding: (B, H, K, D)."""
+        """K candidates beside a history of which ``seen`` (B, S) are not padding: (B, H, K, D)."""
         return causal_union.attend_beside(query, history, seen, own)
 
     def finish(self, x: Tensor, attended: Tensor, gate: None) -> Tensor:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from harness import __version__
 from harness.cli import _guarded, app
 from harness.errors import InputError
 
@@ -226,3 +227,11 @@ class TestItemsReport:
             code, _, err = call("items", "report", *words)
             assert code == 2, err
             assert message in err
+
+
+def test_version(call):
+    assert call("--version")[:2] == (0, f"harness {__version__}\n")
+
+
+def test_help_names_the_ways_to_install_completion(call):
+    assert "--install-completion" in call("--help")[1]

@@ -87,7 +87,7 @@ def test_every_registered_model_keeps_the_interface(name):
     ("name", "message"),
     [
         ("sasrek", "did you mean 'sasrec'"),
-        ("sasrec:GRU4Rec", "is no family"),
+        ("sasrec:GRU4Rec", "is not a family"),
         ("recbole", "name a member"),
         ("recbole:GRU5Rec", "did you mean 'GRU4Rec'"),
     ],

@@ -71,7 +71,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 def test_a_file_that_is_no_json_is_told(tmp_path):
     path = tmp_path / "value.json"
     path.write_text('{"a": ')
-    with pytest.raises(InputError, match="no valid JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         read_json(path)
 
 

@@ -56,8 +56,8 @@ def test_quotes_and_other_columns_are_plain_text(atomic):
         ((HEADER.replace("rating:", "item_id:"), *GOOD[1:]), "names the column 'item_id' twice"),
         ((HEADER.replace("item_id", "itemid"), *GOOD[1:]), "no column 'item_id:token'; did you mean 'itemid'"),
         ((HEADER.replace("timestamp:float", "timestamp:token"), *GOOD[1:]), "'timestamp:float' in the header"),
-        ((*GOOD, "u3\ta\tfive\t3"), r"line 5, column 'rating': 'five' is no number"),
-        ((*GOOD, "u3\ta\t\t3"), r"line 5, column 'rating': '' is no number"),
+        ((*GOOD, "u3\ta\tfive\t3"), r"line 5, column 'rating': 'five' is not a number"),
+        ((*GOOD, "u3\ta\t\t3"), r"line 5, column 'rating': '' is not a number"),
         ((*GOOD, "u3\ta\t5\tnan"), r"line 5, column 'timestamp': 'nan' is not finite"),
         ((*GOOD, "u3\ta\tinf\t3"), r"line 5, column 'rating': 'inf' is not finite"),
         ((*GOOD, "", "u3\ta\t5\t-3"), r"line 6, column 'timestamp': '-3' is negative"),
@@ -117,7 +117,7 @@ def test_item_texts(atomic):
     ("line", "message"),
     [
         ("b\tagain\t3", "line 3 describes item 'b' a second time"),
-        ("c\tC\tcheap", "line 3, column 'price': 'cheap' is no number"),
+        ("c\tC\tcheap", "line 3, column 'price': 'cheap' is not a number"),
     ],
 )
 def test_bad_item_files_are_refused(atomic, line, message):

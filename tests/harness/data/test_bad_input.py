@@ -71,7 +71,7 @@ def test_short_users_may_be_let_through(harness, tmp_path, choice):
 def test_an_item_without_text_is_told(refused, tmp_path):
     titles = "".join(f"i{i}\t{title}\n" for i, title in enumerate(["red cup", "red hat", "", "blue hat", "blue cup"]))
     path = write(tmp_path, HEADER + EVENTS, "item_id:token\ttitle:token_seq\n" + titles)
-    line = refused("run", "--study", "ablations", "--preset", "smoke", "--dataset", path)
+    line = refused("run", "--study", "item_vectors", "--preset", "smoke", "--dataset", path)
     assert "'i2'" in line
     assert "missing_text" in line
 

@@ -144,7 +144,7 @@ def test_json_of_another_shape_is_refused(tmp_path, text):
 
 
 def test_truncated_json_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no valid JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         readers.json_sequences({"events": write(tmp_path / "X.inter.json", '{"1": [1, 2')})
 
 
@@ -189,7 +189,7 @@ def test_event_table_without_a_column_is_refused(tmp_path):
 
 def test_event_table_with_a_bad_number_is_refused(tmp_path):
     read = readers.event_table(user="u", item="i", time="t", numbers=("like",))
-    with pytest.raises(InputError, match="line 3, column 'like': 'yes' is no number"):
+    with pytest.raises(InputError, match="line 3, column 'like': 'yes' is not a number"):
         read({"events": write(tmp_path / "e.tsv", "u\ti\tt\tlike\n1\t2\t3\t1\n1\t2\t4\tyes\n")})
 
 

@@ -314,7 +314,7 @@ def test_rqvae_keeps_its_codebooks_on_real_texts(name, tmp_path, real):
     from harness.data.splits import make_split
 
     log = load(name, DataConfig(), real())
-    settings = ItemsConfig(quantiser=ResidualVAE(epochs=20, hidden=(256,)))
+    settings = ItemsConfig(quantiser=ResidualVAE(epochs=20))
     quality = item_codes(log, make_split(log, DataConfig()), settings, unique=False, cache=tmp_path).quality
     assert min(level["use"] for level in quality["levels"]) >= 0.8
     assert quality["distinct"] >= 0.85

@@ -52,7 +52,7 @@ def test_parts_are_read_by_their_kinds():
     [
         ({"quantiser": {"kind": "rqvea"}}, "did you mean 'rqvae'?"),
         ({"quantiser": {"kind": "rqvae", "betta": 1}}, "did you mean 'beta'?"),
-        ({"quantiser": {"kind": "opq", "levels": 8, "dim": 100}}, "'dim' 100 is no multiple of 'levels' 8"),
+        ({"quantiser": {"kind": "opq", "levels": 8, "dim": 100}}, "'dim' 100 is not a multiple of 'levels' 8"),
         ({"quantiser": {"kind": "opq", "size": 100}}, "power of two"),
         ({"quantiser": {"kind": "file"}}, "the key 'path' is missing"),
         ({"quantiser": "opq"}, "expected keys and values such as {kind: opq}"),

@@ -54,7 +54,7 @@ def test_codes_follow_the_order_of_the_items(tmp_path):
         (ITEMS, {}, "set items.quantiser.offset: 1"),
         (["", "0", "1", "2"], {"offset": 1}, "set items.quantiser.offset: 0"),
         ([*ITEMS, "4"], {"offset": 1}, "1 of 4 items have no codes (the first: '4')"),
-        (ITEMS[:3], {"offset": 1}, "1 of its 3 keys are no item of the data (the first: '2')"),
+        (ITEMS[:3], {"offset": 1}, "1 of its 3 keys are not items of the data (the first: '2')"),
         (["", "B01", "B02"], {}, "another catalogue"),
         (["", "B01", "B02"], {"offset": 1}, "whole numbers"),
         (ITEMS, {"offset": 1, "size": 100}, "<b_255> lies outside 0..99"),
@@ -77,7 +77,7 @@ def test_extra_keys_can_be_allowed(tmp_path):
     [
         ([1, 2], "another kind of file"),
         ({}, "another kind of file"),
-        ('{"1": ["<a_', "no valid JSON"),
+        ('{"1": ["<a_', "not valid JSON"),
         ({"1": ["<a_1>"], "2": ["<a_1>", "<b_1>"], "3": ["<a_1>"]}, "key '2': expected a list of 1 tokens"),
         ({"1": ["<b_1>"], "2": ["<a_1>"], "3": ["<a_1>"]}, "key '1': expected a token such as <a_12>"),
         ({"1": ["<a_1>"], "2": [17], "3": ["<a_1>"]}, "key '2': expected a token such as <a_12>, found 17"),

@@ -52,7 +52,7 @@ def test_missing_items_and_strangers(path):
     lenient = config.model_copy(update={"missing": "zero"})
     np.testing.assert_array_equal(read_vectors(["a", "b", "c", "17"], lenient)[[0, 2]], [[3, 4], [0, 0]])
     with pytest.raises(
-        InputError, match=r"1 of its 3 ids are no item of the data \(the first: '17'\).*extra_items: ignore"
+        InputError, match=r"1 of its 3 ids are not items of the data \(the first: '17'\).*extra_items: ignore"
     ):
         read_vectors(["a", "b"], config)
     np.testing.assert_array_equal(

@@ -101,7 +101,7 @@ def test_models_train_on_a_file_of_codes(call, study, tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({f"B00{number}": codes for number, codes in enumerate(OWN.values())}, "is it the file of another catalogue"),
+        ({f"B00{number}": codes for number, codes in enumerate(OWN.values())}, "another catalogue"),
         ({key: codes for key, codes in OWN.items() if key != "i3"}, "1 of 8 items have no codes (the first: 'i3')"),
         (OWN | {"i9": [1, 1, 2]}, "set items.quantiser.extra_items: ignore"),
         (OWN | {"i5": OWN["i2"]}, "items 'i2' and 'i5' have the same codes"),

@@ -13,29 +13,29 @@ from harness.errors import InputError
 from harness.study.design import load_study
 from harness.study.plan import make_plan
 
-LEAN = ("variants.zero-lambda=null", "variants.transitions=null")
-LEAN_WORDS = tuple(word for setting in LEAN for word in ("--set", setting))
-
 
 @pytest.fixture(scope="module")
 def pilot(tmp_path_factory):
     """A folder of results with one earlier run of the ablations."""
     results = tmp_path_factory.mktemp("results")
-    variants = VARIANTS | {"popularity": {"model": "popularity"}}
-    write_run(results / "ablations", variants=variants, users=200, seeds=5, attention=False, references=["popularity"])
+    references = {name: {"model": name} for name in ("popularity", "transitions")}
+    variants = VARIANTS | {"zero-lambda": {"model": "fair"}} | references
+    write_run(
+        results / "ablations", variants=variants, users=200, seeds=5, attention=False, references=list(references)
+    )
     return results
 
 
 def test_nothing_is_known_without_earlier_runs(tmp_path):
-    plan = make_plan(load_study("ablations", settings=LEAN), tmp_path, "ablations")
-    assert [(arm.cells, arm.finished, arm.seconds, arm.memory_bytes) for arm in plan.arms] == [(5, 0, None, None)] * 5
-    assert [c.detectable for c in plan.comparisons] == [None] * 3
-    assert (plan.left, plan.seconds_left) == (25, None)
+    plan = make_plan(load_study("ablations"), tmp_path, "ablations")
+    assert [(arm.cells, arm.finished, arm.seconds, arm.memory_bytes) for arm in plan.arms] == [(5, 0, None, None)] * 7
+    assert [c.detectable for c in plan.comparisons] == [None] * 4
+    assert (plan.left, plan.seconds_left) == (35, None)
 
 
 def test_time_and_memory_are_those_of_the_same_model_on_the_same_data(pilot):
-    plan = make_plan(load_study("ablations", settings=("budget.epochs=10", *LEAN)), pilot, "ablations")
-    for arm, model, cells in ((plan.arms[0], "fair", 20), (plan.arms[-1], "popularity", 5)):
+    plan = make_plan(load_study("ablations", settings=("budget.epochs=10",)), pilot, "ablations")
+    for arm, model, cells in ((plan.arms[0], "fair", 25), (plan.arms[-2], "popularity", 5)):
         cards = [p.parent for p in pilot.glob("*/cells/*/cell.json") if json.loads(p.read_text())["model"] == model]
         costs = [json.loads((cell / "cost.json").read_text()) for cell in cards]
         assert len(costs) == cells
@@ -43,8 +43,8 @@ def test_time_and_memory_are_those_of_the_same_model_on_the_same_data(pilot):
         assert arm.seconds == pytest.approx(10 * np.mean(seconds))
         assert arm.memory_bytes == max(cost["peak_memory_bytes"] for cost in costs)
         assert "other settings" in arm.basis
-    assert plan.seconds_left == pytest.approx(20 * plan.arms[0].seconds + 5 * plan.arms[-1].seconds)
-    elsewhere = make_plan(load_study("ablations", datasets=("amazon-beauty",), settings=LEAN), pilot, "ablations")
+    assert plan.seconds_left == pytest.approx(25 * plan.arms[0].seconds + 5 * sum(a.seconds for a in plan.arms[-2:]))
+    elsewhere = make_plan(load_study("ablations", datasets=("amazon-beauty",)), pilot, "ablations")
     assert elsewhere.arms[0].seconds is None
 
 
@@ -62,7 +62,7 @@ def test_cells_with_the_same_settings_count_as_they_are(finished_run, study_file
 
 
 def test_the_detectable_difference_comes_from_the_pilots_rows(pilot):
-    study = load_study("ablations", seeds="8", settings=LEAN)
+    study = load_study("ablations", seeds="8")
     plan = make_plan(study, pilot, "ablations", difference=0.01)
     run = load_run(pilot / "ablations")
     for c in plan.comparisons:
@@ -70,7 +70,7 @@ def test_the_detectable_difference_comes_from_the_pilots_rows(pilot):
         deviation = np.std([ours[s] - theirs[s] for s in ours], ddof=1)
         assert (c.pilot, c.pilot_seeds) == ("ablations", 5)
         assert c.deviation == pytest.approx(deviation)
-        planned = {"alpha": 0.05 / 3, "power": 0.8}
+        planned = {"alpha": 0.05 / 4, "power": 0.8}
         assert c.detectable == pytest.approx(deviation * TTestPower().solve_power(nobs=8, **planned), rel=1e-3)
         seeds = TTestPower().solve_power(effect_size=0.01 / deviation, **planned)
         assert c.seeds_needed == int(np.ceil(seeds))
@@ -81,8 +81,8 @@ def test_smoke_runs_and_damaged_ones_are_no_pilots(pilot, tmp_path):
     shutil.copytree(pilot / "ablations", tmp_path / "broken")
     for path in (tmp_path / "broken").glob("cells/*/c*.json"):
         path.write_text("{")
-    plan = make_plan(load_study("ablations", settings=LEAN), tmp_path, "ablations")
-    assert [c.detectable for c in plan.comparisons] == [None] * 3
+    plan = make_plan(load_study("ablations"), tmp_path, "ablations")
+    assert [c.detectable for c in plan.comparisons] == [None] * 4
     assert plan.arms[0].seconds is not None
 
 
@@ -94,15 +94,15 @@ def test_the_study_is_checked_without_its_data(tmp_path):
 
 class TestCommand:
     def test_five_seeds_with_an_exact_test_are_refused_but_for_the_option(self, call, refuses):
-        design = ("plan", "--study", "ablations", "--set", "test=exact", *LEAN_WORDS)
+        design = ("plan", "--study", "ablations", "--set", "test=exact")
         line = refuses(*design)
-        assert "5 seeds with the exact sign-flip test under Holm's correction for 3 comparisons never reach" in line
-        assert "use at least 7 seeds" in line
+        assert "5 seeds with the exact sign-flip test under Holm's correction for 4 comparisons never reach" in line
+        assert "use at least 8 seeds" in line
         assert "--allow-underpowered" in line
         allowed = call(*design, "--allow-underpowered")
         assert allowed.code == 0
         assert "can't succeed" in allowed.err
-        assert call(*design, "--seeds", "7").code == 0
+        assert call(*design, "--seeds", "8").code == 0
         assert call("plan", "--study", "ablations").code == 0
 
     def test_one_seed_is_refused(self, refuses):
@@ -114,20 +114,19 @@ class TestCommand:
         assert "comparisons: none" in ended.out
 
     def test_what_is_printed(self, call, pilot):
-        ended = call(
-            "plan", "--study", "ablations", *LEAN_WORDS, "--out", pilot, "--difference", "0.01", "--workers", "4"
-        )
-        assert "1 data set x 5 variants x 5 seeds = 25 cells" in ended.out
-        assert "3 comparisons with 'fair' on ndcg@10, paired t-test over 5 seeds" in ended.out
+        ended = call("plan", "--study", "ablations", "--out", pilot, "--difference", "0.01", "--workers", "4")
+        assert "1 data set x 7 variants x 5 seeds = 35 cells" in ended.out
+        assert "4 comparisons with 'fair' on ndcg@10, paired t-test over 5 seeds" in ended.out
         assert "ablations, 5 seeds" in ended.out
         assert "time left: about" in ended.out
         empty = call("plan", "--study", "ablations")
         assert "time left: unknown" in empty.out
 
     def test_as_json(self, call, pilot):
-        plan = json.loads(call("plan", "--study", "ablations", *LEAN_WORDS, "--out", pilot, "--json").out)
-        assert (plan["left"], plan["smallest_p"], plan["refusal"]) == (25, 0.0, None)
-        assert {c["variant"] for c in plan["comparisons"]} == {"no-focused-attention", "no-noise-loss", "no-mi-loss"}
+        plan = json.loads(call("plan", "--study", "ablations", "--out", pilot, "--json").out)
+        assert (plan["left"], plan["smallest_p"], plan["refusal"]) == (35, 0.0, None)
+        without = {"no-focused-attention", "zero-lambda", "no-noise-loss", "no-mi-loss"}
+        assert {c["variant"] for c in plan["comparisons"]} == without
 
     def test_bad_input(self, refuses):
         assert "did you mean 'ablations'" in refuses("plan", "--study", "ablation")

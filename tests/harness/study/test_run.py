@@ -147,7 +147,7 @@ def test_a_killed_worker_is_replaced_and_its_cell_goes_on(study_file, harness, s
     process = start_harness(*words)
     wait_for(lambda: list(run.glob("running/*/checkpoint.safetensors")))
     (running, *_) = run.glob("running/*/checkpoint.safetensors")
-    worker = int((running.parent / "lock").read_text())
+    worker = json.loads((running.parent / "worker.json").read_text())["process"]
     os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
@@ -294,7 +294,7 @@ class TestBadInput:
         cell = next((run / "cells").iterdir())
         (cell / "rows.parquet").unlink()
         line = refused("run", "--study", study_file)
-        assert "lacks rows.parquet" in line
+        assert "rows.parquet does not exist; delete the folder of cell" in line
         assert cell.name in line
         assert len(list((run / "cells").iterdir())) == 4
 

@@ -176,7 +176,7 @@ class TestBadInput:
         assert "a variant of the study itself" in line("--study", study_file, "--variant", "ce")
         assert "holds no run" in line(*added, "--name", "elsewhere")
         (run / "outside.json").write_text("{")
-        assert "outside.json is no valid JSON" in line(*added)
+        assert "outside.json is not valid JSON" in line(*added)
         (run / "outside.json").write_text("[]")
         assert "outside.json lacks 'variants' or 'cells'" in line(*added)
 
