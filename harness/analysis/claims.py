@@ -17,8 +17,10 @@ their order). Verdicts, each per data set:
 
 - without ``by``, the verdict of the run's tables: the comparison is looked up in the run's one family of this quantity
   (its declared pairs on all of its data sets). *supported* or *contradicted* where it found a difference in the claimed
-  or in the other direction, *equivalent* within the study's margin, else *undecided*;
-- with ``by``: *supported* where the whole 95 % interval of the relative difference reaches the claimed size,
+  or in the other direction, *equivalent* within the study's margin, *on these users only* where the seeds find a
+  difference that need not hold for new users, else *undecided*;
+- with ``by``: *supported* where the whole 95 % interval of the relative difference (for new seeds and new users, where
+  users' values are known) reaches the claimed size,
   *contradicted* where the whole interval falls short of it, else *undecided*;
 - sweep: *supported* where the best inner level is better than both ends, *contradicted* where an end is better than
   every inner level, looked up in the same family (so the study declares ``contrasts: all-pairs``), else *undecided*;
@@ -56,7 +58,7 @@ __all__ = [
 ]  # fmt: skip
 
 MISSING = "the run does not declare this comparison, or lacks the quantity"
-Verdict = Literal["supported", "contradicted", "equivalent", "undecided", "not tested"]
+Verdict = Literal["supported", "contradicted", "equivalent", "on these users only", "undecided", "not tested"]
 
 
 class Claim(Settings):
@@ -308,7 +310,9 @@ def _family(run: Run, quantity: str) -> dict[Contrast, Comparison]:
     shown = noise_quantities(run).get(statistic) if kind == "noise" else None
     if shown is not None:
         return {(*pair,): c for (*pair, at), c in noise_comparisons(run, shown).items() if at == float(share)}
-    return family_of(run, lambda d, v: _values(run, d, v, quantity), higher_is_better=not _lower(quantity))
+    return family_of(
+        run, lambda d, v: _values(run, d, v, quantity), higher_is_better=not _lower(quantity), of_users=kind != "cost"
+    )
 
 
 def _looked_up(tested: dict[Contrast, Comparison], dataset: str, arm: str, than: str) -> Comparison | None:
@@ -329,12 +333,11 @@ def _direction(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comp
     c = tested.get((dataset, arm, than))
     if c is None:
         return Finding(claim, "not tested", detail=MISSING)
-    verdict: Verdict = "undecided"
     if c.verdict in ("better", "worse"):
         agrees = (c.difference > 0) == ((claim.expect == "higher") != turned)
-        verdict = "supported" if agrees else "contradicted"
-    elif c.verdict == "equivalent":
-        verdict = "equivalent"
+        verdict: Verdict = "supported" if agrees else "contradicted"
+    else:
+        verdict = c.verdict
     return Finding(
         claim, verdict, estimate=c.difference, interval=c.interval, p=c.p_adjusted, seeds=c.seeds,
         compared=_minus(run, arm, than), turned=turned,
@@ -346,6 +349,8 @@ def _size(claim: Claim, c: Comparison | None) -> Finding:
     if c is None or c.percent is None or claim.by is None:
         return Finding(claim, "not tested", detail=MISSING)
     interval = c.interval_percent
+    if c.interval_users is not None:  # never the narrower one
+        interval = tuple(100 * end / abs(c.mean_b) for end in c.interval_users)
     if interval is None and c.seeds > 1:  # the same difference in every seed
         interval = (c.percent, c.percent)
     verdict: Verdict = "undecided"

@@ -29,15 +29,24 @@ def comparisons(run: Run, metric: str | None = None, candidates: str | None = No
         lambda dataset, variant: run.by_seed(dataset, variant, metric, candidates=candidates),
         higher_is_better=not lower_is_better(metric),
         margin=run.study.get("equivalence_margin"),
+        of_users=True,
+        users=lambda *contrast: run.differences(*contrast, metric, candidates=candidates).T,
     )
 
 
 def family_of(
-    run: Run, values: Values, *, higher_is_better: bool, margin: float | None = None
+    run: Run,
+    values: Values,
+    *,
+    higher_is_better: bool,
+    margin: float | None = None,
+    of_users: bool = False,
+    users: Callable[[str, str, str], np.ndarray] | None = None,
 ) -> dict[Contrast, Comparison]:
     """The declared pairs on each data set, compared over the seeds that both have, with the study's correction.
 
     A pair without a common seed, or with an undefined value, is left out of the answer but counts in the family's size.
+    ``of_users`` as in :func:`compare`; ``users`` gives the (S, U) differences of a contrast, empty where unknown.
     """
     found: dict[Contrast, Comparison] = {}
     for dataset in run.datasets:
@@ -45,10 +54,13 @@ def family_of(
             ours, theirs = values(dataset, arm), values(dataset, than)
             seeds = [seed for seed in ours if seed in theirs]
             a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
-            if seeds and np.isfinite(a).all() and np.isfinite(b).all():
-                found[dataset, arm, than] = compare(
-                    a, b, margin=margin, higher_is_better=higher_is_better, test=run.test
-                )
+            if not seeds or not (np.isfinite(a).all() and np.isfinite(b).all()):
+                continue
+            by_user = users(dataset, arm, than) if users else np.empty((0, 0))
+            found[dataset, arm, than] = compare(
+                a, b, margin=margin, higher_is_better=higher_is_better, test=run.test, of_users=of_users,
+                users=by_user if by_user.size and by_user.shape[1] > 1 else None,
+            )  # fmt: skip
     return family(found, run.correction, declared=len(run.pairs) * len(run.datasets))
 
 
@@ -73,7 +85,5 @@ def named(run: Run, arm: str, than: str) -> tuple[str, str]:
 
 def over_users_and_seeds(run: Run, dataset: str, arm: str, than: str, metric: str | None = None) -> TwoLevel | None:
     """The interval of the difference arm - than for new seeds and new users. None below two common seeds."""
-    if run.task != "retrieval":
-        return None
     differences = run.differences(dataset, arm, than, metric or run.primary)  # (U, S)
-    return two_level_interval(differences.T) if differences.size and differences.shape[1] > 1 else None
+    return two_level_interval(differences.T) if differences.size and min(differences.shape) > 1 else None

@@ -120,7 +120,7 @@ def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, str,
                 if seeds:
                     a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
                     found[dataset, arm, than, share] = compare(
-                        a, b, higher_is_better=quantity.higher_is_better, test=run.test
+                        a, b, higher_is_better=quantity.higher_is_better, test=run.test, of_users=True
                     )
     return family(found, run.correction)
 
@@ -177,14 +177,14 @@ def _differences(run: Run, name: str, quantities: dict[str, Quantity], shares: l
                     continue
                 interval = f" {between(c.interval, quantity.digits)}" if c.interval else ""
                 text = fixed(c.difference, quantity.digits, sign=True) + interval
-                mark = "*" if c.verdict in ("better", "worse") else ""
+                mark = "*" if c.verdict == "on these users only" else ""
                 entries.append(Entry(text, c.difference, mark=mark, cells=ids))
             lines.append(Line(*named(run, variant, than), tuple(entries), _group(run, dataset, share)))
     heads = tuple(Column(key, quantity.title, quantity.group) for key, quantity in quantities.items())
     corrected = CORRECTIONS[run.correction]
     caption = (
         f"Differences{to_base(run)} with random items in the test histories{_where(run)}: paired over "
-        f"seeds, 95 % interval (Student's t). *: p < 0.05 by the {TESTS[run.test]}, with {corrected}'s correction "
+        f"seeds, 95 % interval (Student's t), for these users (their means alone were kept). *: p < 0.05 by the {TESTS[run.test]}, with {corrected}'s correction "
         f"for the {count(family_size, 'comparison')} of a column."
     )
     return [Table(name, caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-{name}", "Injected")]

@@ -275,6 +275,18 @@ class Run:
 
         return per_user(metric, self.ranks(cell, phase, candidates))
 
+    def user_values(
+        self, cell: str, metric: str, phase: str = "test", candidates: str | None = None
+    ) -> np.ndarray | None:
+        """(U,) float64 values, one per user, whose mean is the metric; None where it is no mean over users (AUC)."""
+        if self.task == "retrieval":
+            return self.per_user(cell, metric, phase, candidates)
+        from harness.tasks.action_metrics import per_user
+
+        return self._keep(
+            ("user values", cell, metric, phase), lambda: per_user(metric, self.rows(cell, _ACTION_COLUMNS, phase))
+        )
+
     def metric(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> float:
         """One metric of one cell, from its rows. NaN where it is undefined."""
         key = ("metric", cell, metric, phase, candidates or self.candidates)
@@ -305,8 +317,11 @@ class Run:
         cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
         return {seed: self.metric(cell, metric, **options) for seed, cell in cells}
 
-    def differences(self, dataset: str, arm: str, than: str, metric: str, phase: str = "test") -> np.ndarray:
-        """(U, S) per-user differences arm - than of a ranking metric, over the seeds that both have.
+    def differences(
+        self, dataset: str, arm: str, than: str, metric: str, phase: str = "test", candidates: str | None = None
+    ) -> np.ndarray:
+        """(U, S) per-user differences arm - than, over the seeds that both have; (0, 0) where there are none, or the
+        metric is no mean over users.
 
         Raises:
             InputError: the two were not evaluated on the same users in the same order.
@@ -315,12 +330,13 @@ class Run:
         theirs = dict(zip(self.seeds(dataset, than), self.ids(dataset, than), strict=True))
         pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
         self.check_same_users([cell for pair in pairs for cell in pair], phase)
-        if not pairs:
+        values = [[self.user_values(cell, metric, phase, candidates) for cell in pair] for pair in pairs]
+        if not pairs or any(found is None for pair in values for found in pair):
             return np.empty((0, 0))
-        return np.stack([self.per_user(a, metric, phase) - self.per_user(b, metric, phase) for a, b in pairs], axis=1)
+        return np.stack([a - b for a, b in values], axis=1)
 
     def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
-        """Raises :class:`InputError` unless all cells hold the same (user, target) pairs in the same order."""
+        """Raises :class:`InputError` unless all cells hold the same (user, target) pairs, or (user, item) events, in one order."""
         first = None
         for cell in dict.fromkeys(cells):
             digest = self._keep(("users", cell, phase), lambda cell=cell: self._user_digest(cell, phase))
@@ -334,8 +350,8 @@ class Run:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _user_digest(self, cell: str, phase: str) -> bytes:
-        table = self.rows(cell, ["user", "target"], phase).combine_chunks()
-        return _hash_strings(table["user"], table["target"])
+        columns = ["user", "target" if self.task == "retrieval" else "item"]
+        return _hash_strings(*self.rows(cell, columns, phase).combine_chunks().columns)
 
     def _action_metrics(self, cell: str, phase: str) -> dict[str, dict[str, float | None]]:
         from harness.tasks import action_metrics

@@ -7,9 +7,11 @@ that was interrupted and resumed prints the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from harness.analysis.comparisons import Contrast, base_of_all, comparisons, named, over_users_and_seeds, to_base
 from harness.analysis.decoding_tables import decoding_table
@@ -18,18 +20,23 @@ from harness.analysis.provenance import count, incomplete, provenance
 from harness.analysis.published import load_published, published_folder, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.slices import history_table
-from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
+from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, TwoLevel, wilcoxon_warning
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
 from harness.analysis.tuning import ledger_table, load_tuning, mark_unequal
 from harness.errors import InputError, nearest
 from harness.files import as_file_name
 
-__all__ = ["cost_table", "differences_table", "evidence_tables", "results_table", "study_tables"]
+__all__ = [
+    "cost_table", "differences_table", "evidence_tables", "passes", "reference_metrics", "references_table",
+    "results_table", "study_tables",
+]  # fmt: skip
 
 DIGITS = 4
 _RELATIVE = "percent"
 _ADJUSTED = {"holm": ("p_holm", "Holm p"), "benjamini-hochberg": ("p_bh", "BH p")}
 """Correction -> key and title of the column."""
+THESE = "(*)"
+"""Marks a difference on these users only."""
 WIDEST = 6
 """More columns of results than this are stacked, one block of lines per data set."""
 
@@ -53,6 +60,8 @@ def evidence_tables(run: Run) -> list[Table]:
         tables.append(differences_table(run))
         if run.task == "action":
             tables += [relative_table(run), *per_action_tables(run)]
+    if passing := references_table(run):
+        tables.append(passing)
     if run.task == "retrieval":
         tables.append(candidates_table(run))
         if by_length := history_table(run):
@@ -74,7 +83,7 @@ def results_table(
     rows, columns, datasets = list(rows or run.variants), list(columns or run.metrics), list(datasets or run.datasets)
     tested = _by_base(run, comparisons(run)) if run.primary in columns else {}
     cells = {
-        (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {})
+        (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {}, errors=True)
         for dataset in datasets
         for metric in columns
     }
@@ -100,8 +109,10 @@ def results_table(
     references = [run.label(v) for v in rows if v not in run.contenders]
     data = f" Data: {datasets[0]}." if len(datasets) == 1 else ""
     caption = f"{_title(run)}{data} Test part, mean ± standard deviation over seeds; best in bold, second underlined."
+    if any(entry.error for column in cells.values() for entry in column.values()):
+        caption += f" In brackets behind {metric_label(run.primary)}: its standard error over users."
     if tested:
-        marked = any(entry.mark for column in cells.values() for entry in column.values())
+        marks = {entry.mark for column in cells.values() for entry in column.values()} - {""}
         metric, base = metric_label(run.primary), base_of_all(run)
         against = run.label(base) if base else "what it is compared with"
         caption += f" Δ %: {metric} relative to {against}"
@@ -111,16 +122,21 @@ def results_table(
         caption += (
             (
                 f" *: {metric} differs from that of {against}"
-                if marked
+                if "*" in marks
                 else f" No {'tested ' if references else ''}{metric} differs from that of {against}"
             )
-            + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
+            + f" at p < 0.05 ({TESTS[run.test]} over seeds, and over seeds and users; {corrected}'s correction for "
             + f"{count(_family_size(tested), 'comparison')})."
+            + (f" {THESE}: over seeds alone, so on these users only." if THESE in marks else "")
         )
-    references = [label for label in references if label not in {run.label(v) for pair in run.pairs for v in pair}]
-    if references and run.pairs:
-        caption += f" For orientation, not tested: {', '.join(references)}."
-    notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns), *_outside(run, datasets, rows))
+    if references:
+        caption += f" For orientation: {', '.join(references)} (see the table of references)."
+    notes = (
+        *provenance(run, datasets, rows),
+        *_deterministic(run, datasets, rows),
+        *_undefined(run, datasets, columns),
+        *_outside(run, datasets, rows),
+    )
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), notes, label)
 
@@ -143,15 +159,17 @@ def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str
 def differences_table(run: Run) -> Table:
     """The declared pairs on the primary metric: how much, how sure, and the verdict."""
     tested = comparisons(run)
-    points = run.task == "retrieval"
+    known = any(c.interval_users is not None for c in tested.values())
+    adjusted_key, adjusted_title = _ADJUSTED[run.correction]
     heads = [
         Column("difference", "Difference"),
         Column("percent", "Δ %"),
         Column("interval", "95 % interval"),
-        *([Column("two-level", "Users × seeds")] if points else []),
-        Column("d_z", "d_z"),
+        *([Column("two-level", "Users × seeds")] if known else []),
+        Column("better", "P(better)"),
         Column("p", "p"),
-        Column(*_ADJUSTED[run.correction]),
+        Column(adjusted_key, adjusted_title),
+        *([Column(f"{adjusted_key}_users", f"{adjusted_title}, users")] if known else []),
         Column("p_exact", "Exact p"),
         Column("verdict", "Verdict", align="l"),
     ]
@@ -163,19 +181,15 @@ def differences_table(run: Run) -> Table:
             if c is None:
                 entries: tuple[Entry, ...] = (Entry(),) * (len(heads) - 1) + (Entry("not run", "not run"),)
             else:
-                wide = over_users_and_seeds(run, dataset, arm, than) if points else None
                 entries = (
                     Entry(fixed(c.difference, DIGITS, sign=True), c.difference),
                     Entry(fixed(c.percent, 1, sign=True), c.percent),
                     Entry(between(c.interval, DIGITS), _pair(c.interval)),
-                    *(
-                        [Entry(between(wide and wide.interval, DIGITS), _pair(wide and wide.interval))]
-                        if points
-                        else []
-                    ),
-                    Entry(fixed(c.d_z, 2, sign=True), c.d_z),
+                    *([Entry(between(c.interval_users, DIGITS), _pair(c.interval_users))] if known else []),
+                    Entry(fixed(c.probability_a_better, 2), c.probability_a_better),
                     Entry(probability(c.p), c.p),
                     Entry(probability(c.p_adjusted), c.p_adjusted),
+                    *([Entry(probability(c.p_users_adjusted), c.p_users_adjusted)] if known else []),
                     Entry(probability(c.p_exact), c.p_exact),
                     Entry(c.verdict, c.verdict),
                 )
@@ -187,10 +201,11 @@ def differences_table(run: Run) -> Table:
     caption = (
         f"Difference in {metric}{to_base(run)}, paired over seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
-        f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
-        f"deviation of the seeds' differences; {_ADJUSTED[run.correction][1]}: {adjusted}within the family of "
-        f"{_family_size(tested)}; exact p: sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is "
-        f"{corrected}'s at 0.05{_margin(run)}."
+        f"{'; users × seeds: 95 % interval for new users and new seeds' if known else ''}; "
+        f"P(better): how often one of its runs beats one of the other's; {adjusted_title}: {adjusted}within the family "
+        f"of {_family_size(tested)}{', over seeds, and over users and seeds' if known else ''}; exact p: sign-flip test "
+        f"(never below 2 / 2ⁿ for n seeds). The verdict is {corrected}'s at 0.05; better or worse need both p, the seeds' "
+        f"alone holds for these users only{_margin(run)}."
     )
     if lower_is_better(run.primary):
         caption += f" Lower {metric} is better."
@@ -201,6 +216,61 @@ def differences_table(run: Run) -> Table:
 def _family_size(tested: Mapping[Any, Comparison]) -> int:
     """How many comparisons the correction is for, with those that were declared and have no runs yet."""
     return next(iter(tested.values())).family_size if tested else 0
+
+
+def references_table(run: Run) -> Table | None:
+    """Whether each variant passes each reference, for new seeds and new users; None without references."""
+    metrics = reference_metrics(run)
+    heads = [
+        Column(f"{metric}/{key}", title, metric_label(metric) if len(metrics) > 1 else "", align)
+        for metric in metrics
+        for key, title, align in (
+            ("difference", "Difference", "r"), ("two-level", "Users × seeds", "r"), ("passes", "Passes", "l")
+        )
+    ]  # fmt: skip
+    lines = []
+    for dataset in run.datasets:
+        for reference in [v for v in run.variants if v not in run.contenders]:
+            for variant in run.contenders:
+                ids = tuple(run.ids(dataset, variant) + run.ids(dataset, reference))
+                entries: list[Entry] = []
+                for metric in metrics:
+                    wide = over_users_and_seeds(run, dataset, variant, reference, metric)
+                    said = passes(wide, lower_is_better(metric))
+                    entries += [
+                        Entry(fixed(wide and wide.difference, DIGITS, sign=True), wide and wide.difference, cells=ids),
+                        Entry(between(wide and wide.interval, DIGITS), _pair(wide and wide.interval), cells=ids),
+                        Entry(said, said, cells=ids),
+                    ]
+                where = f"{dataset}, " if len(run.datasets) > 1 else ""
+                key = f"{variant}/{reference}"
+                lines.append(Line(key, run.label(variant), tuple(entries), f"{where}against {run.label(reference)}"))
+    if not lines:
+        return None
+    shown = " and ".join(metric_label(metric) for metric in metrics)
+    caption = (
+        f"Differences in {shown} to the references{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, with the "
+        "95 % interval for new seeds and new users. A variant passes a reference where the whole interval is on the "
+        "better side of 0, does not where the whole is on the other; else it is undecided. Not corrected for their number."
+    )
+    notes = provenance(run, run.datasets, run.variants)
+    return Table(
+        "references", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-references", "Reference"
+    )  # fmt: skip
+
+
+def reference_metrics(run: Run) -> list[str]:
+    """What variants are held against references by: the primary metric; for actions NE too, whose mean over actions
+    gives a rare one the weight of any other."""
+    return list(dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary]))
+
+
+def passes(wide: TwoLevel | None, lower: bool) -> str:
+    """Whether a difference to a reference is for the better: "yes", "no", "undecided"; "not tested" without seeds."""
+    if wide is None:
+        return "not tested"
+    low, high = (-wide.interval[1], -wide.interval[0]) if lower else wide.interval
+    return "yes" if low > 0 else "no" if high < 0 else "undecided"
 
 
 def relative_table(run: Run) -> Table:
@@ -218,7 +288,8 @@ def relative_table(run: Run) -> Table:
     caption = (
         f"Relative difference{to_base(run)} in percent, with the 95 % interval over paired seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by "
-        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric."
+        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric, over seeds and over both "
+        f"seeds and users; {THESE}: over seeds alone, so on these users only."
     )
     notes = provenance(run, run.datasets, run.variants)
     return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
@@ -250,8 +321,7 @@ def _relative_entry(c: Comparison | None, ids: tuple[str, ...]) -> Entry:
     if c is None or c.percent is None:
         return Entry(cells=ids)
     interval = "" if c.interval_percent is None else f" {between(c.interval_percent, 2)}"
-    mark = "*" if c.verdict in ("better", "worse") else ""
-    return Entry(fixed(c.percent, 2, sign=True) + interval, c.percent, mark=mark, cells=ids)
+    return Entry(fixed(c.percent, 2, sign=True) + interval, c.percent, mark=_mark(c), cells=ids)
 
 
 def candidates_table(run: Run) -> Table:
@@ -337,9 +407,18 @@ def _choices(run: Run) -> dict[str, dict[str, list[str]]]:
 
 
 def _results(
-    run: Run, dataset: str, metric: str, rows: Sequence[str], tested: dict, candidates: str | None = None
+    run: Run,
+    dataset: str,
+    metric: str,
+    rows: Sequence[str],
+    tested: dict,
+    candidates: str | None = None,
+    errors: bool = False,
 ) -> dict[str, Entry]:
-    """One column: mean ± sd of each variant, the best two marked, with stars where the test found a difference."""
+    """One column: mean ± sd of each variant, the best two marked, with stars where the test found a difference.
+
+    ``errors``: with the standard error over users, which is shown for the primary metric and else in the CSV file only.
+    """
     values = {v: list(run.by_seed(dataset, v, metric, candidates=candidates).values()) for v in rows}
     values = {v: [x for x in found if np.isfinite(x)] for v, found in values.items()}
     means = {v: float(np.mean(found)) for v, found in values.items() if found}
@@ -348,17 +427,44 @@ def _results(
     entries = {}
     for variant, found in values.items():
         entry = _mean(found, DIGITS)
-        verdict = tested.get((dataset, variant))
-        entries[variant] = Entry(
-            entry.text,
-            entry.value,
-            entry.spread,
-            entry.spread_value,
-            mark="*" if verdict is not None and verdict.verdict in ("better", "worse") else "",
+        error = _error_over_users(run, dataset, variant, metric) if errors and found else None
+        entries[variant] = replace(
+            entry,
+            error=fixed(error, DIGITS) if error is not None and metric == run.primary else "",
+            error_value=error,
+            mark=_mark(tested.get((dataset, variant))),
             style=styles.get(means.get(variant), ""),
             cells=tuple(run.ids(dataset, variant)),
         )
     return entries
+
+
+def _error_over_users(run: Run, dataset: str, variant: str, metric: str) -> float | None:
+    """Standard error over users of the mean over seeds and users: how far it would move with other users."""
+    cells = run.ids(dataset, variant)
+    run.check_same_users(cells)
+    values = [run.user_values(cell, metric) for cell in cells]
+    if any(found is None for found in values) or len(values[0]) < 2:
+        return None
+    return float(stats.sem(np.mean(values, axis=0)))
+
+
+def _deterministic(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """Which variants have no deviation, because their rows are the same in every seed."""
+    found = [
+        run.label(v)
+        for v in rows
+        if all(len(set(values)) == 1 < len(values) for d in datasets for values in [_seeds_values(run, d, v)])
+    ]
+    return [f"Deterministic, the same in every seed: {', '.join(found)}."] if found else []
+
+
+def _seeds_values(run: Run, dataset: str, variant: str) -> list[float]:
+    return list(run.by_seed(dataset, variant, run.primary).values())
+
+
+def _mark(c: Comparison | None) -> str:
+    return {"better": "*", "worse": "*", "on these users only": THESE}.get(c.verdict, "") if c else ""
 
 
 def _relative(run: Run, dataset: str, rows: Sequence[str], tested: dict) -> dict[str, Entry]:
@@ -378,7 +484,7 @@ def _mean(values: Sequence[float], digits: int, spread: bool = True) -> Entry:
     if not values:
         return Entry()
     mean = float(np.mean(values))
-    if len(values) == 1 or not spread:
+    if len(set(values)) == 1 or not spread:
         return Entry(_thousands(mean, digits), mean)
     sd = float(np.std(values, ddof=1))
     return Entry(_thousands(mean, digits), mean, _thousands(sd, digits), sd)
@@ -390,7 +496,7 @@ def _thousands(value: float, digits: int) -> str:
 
 
 def _with_cells(entry: Entry, cells: tuple[str, ...]) -> Entry:
-    return Entry(entry.text, entry.value, entry.spread, entry.spread_value, entry.mark, entry.style, cells)
+    return replace(entry, cells=cells)
 
 
 def _pair(interval: tuple[float, float] | None) -> str | None:

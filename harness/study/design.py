@@ -35,7 +35,17 @@ __all__ = [
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
-    *("differences", "relative", "per-action", "candidates", "history-length", "published", "tuning", "cost"),
+    *(
+        "differences",
+        "references",
+        "relative",
+        "per-action",
+        "candidates",
+        "history-length",
+        "published",
+        "tuning",
+        "cost",
+    ),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
