@@ -96,8 +96,12 @@ def forest_plot(run: Run) -> Figure:
                     axis.text(0.0, row, " not run", va="center", color=GREY, fontsize=7)
                     continue
                 seen = look(run, arm)
+                if c.margin is not None:
+                    axis.fill_betweenx((row - 0.4, row + 0.4), -c.margin, c.margin, color=GREY, alpha=0.15, linewidth=0)
+                if c.interval_users is not None:
+                    axis.plot(c.interval_users, (row, row), color=seen.color, linewidth=0.8, solid_capstyle="butt")
                 if c.interval is not None:
-                    axis.plot(c.interval, (row, row), color=seen.color, linewidth=1.6, solid_capstyle="butt")
+                    axis.plot(c.interval, (row, row), color=seen.color, linewidth=2.6, solid_capstyle="butt")
                 axis.plot(c.difference, row, seen.marker, color=seen.color, markersize=5)
                 change = "" if c.percent is None else f"{c.percent:+.1f} %".replace("-", "−")
                 axis.annotate(

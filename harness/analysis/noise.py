@@ -184,8 +184,8 @@ def _differences(run: Run, name: str, quantities: dict[str, Quantity], shares: l
     corrected = CORRECTIONS[run.correction]
     caption = (
         f"Differences{to_base(run)} with random items in the test histories{_where(run)}: paired over "
-        f"seeds, 95 % interval (Student's t), for these users (their means alone were kept). *: p < 0.05 by the {TESTS[run.test]}, with {corrected}'s correction "
-        f"for the {count(family_size, 'comparison')} of a column."
+        "seeds, 95 % interval (Student's t), for these users (their means alone were kept). *: p < 0.05 by the "
+        f"{TESTS[run.test]}, with {corrected}'s correction for the {count(family_size, 'comparison')} of a column."
     )
     return [Table(name, caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-{name}", "Injected")]
 

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 
 from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures, slices
 from harness.analysis.claims import claims_for, ledger_table, load_claims
-from harness.analysis.comparisons import Contrast, comparisons, to_base
+from harness.analysis.comparisons import Contrast, comparisons, over_users_and_seeds, to_base
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label, read_outside
 from harness.analysis.statistics import CORRECTIONS, MINIMUM_BLOCKS, Comparison
-from harness.analysis.study_tables import study_tables
+from harness.analysis.study_tables import passes, reference_metrics, study_tables
 from harness.analysis.style import save, style
 from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
 from harness.analysis.tuning import load_tuning
@@ -51,11 +51,19 @@ _WORDS = {
     "equivalent": "does the same as {} within the stated margin",
     "undecided": "is statistically indistinguishable from {}",
 }
+_PASSES = {
+    "yes": "passed by",
+    "no": "not passed by",
+    "undecided": "undecided for",
+    "not tested": "not tested, for want of two seeds, for",
+}
+"""What :func:`study_tables.passes` answers, in a sentence about the reference."""
 _MANY = {
     "better": "better than {}",
     "worse": "worse than {}",
     "equivalent": "the same as {} within the stated margin",
-    "undecided": "not told from {}",
+    "on these users only": "different from {} on these users only",
+    "undecided": "statistically indistinguishable from {}",
 }
 
 
@@ -139,7 +147,8 @@ def pictures(run: Run) -> Iterator[Picture]:
     if comparisons(run):
         corrected = CORRECTIONS[run.correction]
         caption = (
-            f"Differences in {primary}{to_base(run)}, paired over seeds, with 95 % intervals (Student's t). At the "
+            f"Differences in {primary}{to_base(run)}, paired over seeds, with 95 % intervals: thick over seeds "
+            "(Student's t), for these users; thin over users and seeds. The grey band is the stated margin. At the "
             f"right: relative difference and verdict, {corrected}-corrected over the whole family at 0.05."
         )
         yield Picture("differences", "results", caption, figures.forest_plot(run))
@@ -264,38 +273,37 @@ def verdicts(run: Run) -> list[str]:
     """The study's answer in plain sentences: one per comparison or, where many, a sum; and what passes a reference."""
     tested = comparisons(run)
     if not run.pairs:
-        return _best(run) + _beaten_by_references(run)
+        return _best(run) + _against_references(run)
     if len(tested) > MOST_SENTENCES:
-        return _summed_up(run, tested) + _beaten_by_references(run)
+        return _summed_up(run, tested) + _against_references(run)
     metric = metric_label(run.primary)
     return [
         f"On {dataset}, {run.label(arm)} {_WORDS[c.verdict].format(run.label(than))}: {metric} {fixed(c.mean_a, 4)} "
         f"against {fixed(c.mean_b, 4)}, {_certainty(c)}; {count(c.seeds, 'paired seed')}."
         for (dataset, arm, than), c in tested.items()
-    ] + _beaten_by_references(run)
+    ] + _against_references(run)
 
 
-def _beaten_by_references(run: Run) -> list[str]:
-    """Which variants have no better mean than a reference: what a reader must know before any difference.
-
-    By the primary metric, and for actions by NE, whose mean over actions gives a rare one the weight of any other.
-    """
-    metrics = dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary])
+def _against_references(run: Run) -> list[str]:
+    """Which variants pass each reference for new users and seeds: what a reader must know before any difference."""
+    metrics = reference_metrics(run)
     means = run.metric_table(metrics).groupby(level=["dataset", "variant"], sort=False).mean()
     sentences = []
-    for dataset, found in means.groupby(level="dataset", sort=False):
-        values = found.droplevel("dataset")
-        for reference in [v for v in values.index if v not in run.contenders]:
+    for dataset in run.datasets:
+        for reference in [v for v in run.variants if v not in run.contenders and (dataset, v) in means.index]:
             bars: dict[str, list[str]] = {}
             for metric in metrics:
-                bar = float(values[metric][reference])
-                worse = values[metric] >= bar if lower_is_better(metric) else values[metric] <= bar
-                if beaten := ", ".join(run.label(v) for v in run.contenders if worse.get(v)):
-                    bars.setdefault(beaten, []).append(f"{metric_label(metric)} {fixed(bar, 4)}")
+                groups: dict[str, list[str]] = {}
+                for variant in run.contenders:
+                    wide = over_users_and_seeds(run, dataset, variant, reference, metric)
+                    groups.setdefault(passes(wide, lower_is_better(metric)), []).append(run.label(variant))
+                said = "; ".join(f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups)
+                bar = fixed(float(means.loc[(dataset, reference), metric]), 4)
+                bars.setdefault(said, []).append(f"{metric_label(metric)} {bar}")
             sentences += [
-                f"On {dataset}, no better than {run.label(reference)} ({', '.join(bar)}, mean over seeds, untested): "
-                f"{beaten}."
-                for beaten, bar in bars.items()
+                f"On {dataset}, {run.label(reference)} ({', '.join(bar)}) is, by 95 % intervals over users and seeds, "
+                f"{said}."
+                for said, bar in bars.items()
             ]
     return sentences
 
@@ -347,11 +355,17 @@ def _best(run: Run) -> list[str]:
 def _certainty(c: Comparison) -> str:
     if c.interval is None:
         return c.note
-    low, high = (fixed(end, 4, sign=True) for end in c.interval)
+    intervals = [f"{_to(c.interval)} over seeds"]
+    if c.interval_users is not None:
+        intervals.append(f"{_to(c.interval_users)} over users and seeds")
     return (
-        f"a difference of {fixed(c.difference, 4, sign=True)} (95 % interval {low} to {high} over seeds; "
+        f"a difference of {fixed(c.difference, 4, sign=True)} (95 % interval {', '.join(intervals)}; "
         f"{CORRECTIONS[c.correction]} p {probability(c.p_adjusted)})"
     )
+
+
+def _to(interval: tuple[float, float]) -> str:
+    return " to ".join(fixed(end, 4, sign=True) for end in interval)
 
 
 # -- the page ---------------------------------------------------------------------------------------------------

@@ -336,7 +336,7 @@ class Run:
         return np.stack([a - b for a, b in values], axis=1)
 
     def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
-        """Raises :class:`InputError` unless all cells hold the same (user, target) pairs, or (user, item) events, in one order."""
+        """Raises :class:`InputError` unless all cells hold the same users and targets, or items, in one order."""
         first = None
         for cell in dict.fromkeys(cells):
             digest = self._keep(("users", cell, phase), lambda cell=cell: self._user_digest(cell, phase))

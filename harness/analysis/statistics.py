@@ -256,8 +256,8 @@ def family(
     Holm for a declared family, Benjamini-Hochberg for exploration. A comparison without a p (one seed, say) counts
     towards the family's size: it was declared. So does one that is not here because its runs failed: ``declared`` is
     the size that the design gave the family, where that is larger. The p over both levels are corrected in the same
-    way. Equivalence p are a family of their own with the same method; since no difference can be both zero and beyond its margin, each kind of false verdict is controlled
-    at ``alpha``.
+    way. Equivalence p are a family of their own with the same method; since no difference can be both zero and beyond
+    its margin, each kind of false verdict is controlled at ``alpha``.
 
     Raises:
         InputError: unknown method, or alpha outside (0, 1).
@@ -316,7 +316,7 @@ class TwoLevel:
         distance = abs(self.difference - value)
         if distance == 0:
             return 1.0
-        smallest = -600.0  # ln p; below, SciPy has no quantiles
+        smallest = -70.0  # ln p; far below, SciPy's quantiles break down
         if self.half_width(math.exp(smallest)) <= distance:
             return 0.0
         return math.exp(optimize.brentq(lambda log: self.half_width(math.exp(log)) - distance, smallest, 0.0))

@@ -203,9 +203,9 @@ def differences_table(run: Run) -> Table:
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
         f"{'; users × seeds: 95 % interval for new users and new seeds' if known else ''}; "
         f"P(better): how often one of its runs beats one of the other's; {adjusted_title}: {adjusted}within the family "
-        f"of {_family_size(tested)}{', over seeds, and over users and seeds' if known else ''}; exact p: sign-flip test "
-        f"(never below 2 / 2ⁿ for n seeds). The verdict is {corrected}'s at 0.05; better or worse need both p, the seeds' "
-        f"alone holds for these users only{_margin(run)}."
+        f"of {_family_size(tested)}{', over seeds, and over users and seeds' if known else ''}; exact p: sign-flip "
+        f"test (never below 2 / 2ⁿ for n seeds). The verdict is {corrected}'s at 0.05: better or worse need both p, "
+        f"the seeds' alone holds for these users only{_margin(run)}."
     )
     if lower_is_better(run.primary):
         caption += f" Lower {metric} is better."
@@ -244,14 +244,15 @@ def references_table(run: Run) -> Table | None:
                     ]
                 where = f"{dataset}, " if len(run.datasets) > 1 else ""
                 key = f"{variant}/{reference}"
-                lines.append(Line(key, run.label(variant), tuple(entries), f"{where}against {run.label(reference)}"))
+                lines.append(Line(key, run.label(variant), tuple(entries), f"{where}{run.label(reference)}"))
     if not lines:
         return None
     shown = " and ".join(metric_label(metric) for metric in metrics)
     caption = (
-        f"Differences in {shown} to the references{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, with the "
-        "95 % interval for new seeds and new users. A variant passes a reference where the whole interval is on the "
-        "better side of 0, does not where the whole is on the other; else it is undecided. Not corrected for their number."
+        f"Differences in {shown} to the references{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, with "
+        "the 95 % interval for new seeds and new users. A variant passes a reference where the whole interval is on "
+        "the better side of 0, does not where it is on the other, else it is undecided; the number of comparisons is "
+        "not corrected for."
     )
     notes = provenance(run, run.datasets, run.variants)
     return Table(
@@ -288,8 +289,8 @@ def relative_table(run: Run) -> Table:
     caption = (
         f"Relative difference{to_base(run)} in percent, with the 95 % interval over paired seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by "
-        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric, over seeds and over both "
-        f"seeds and users; {THESE}: over seeds alone, so on these users only."
+        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric, and "
+        f"over users and seeds too; {THESE}: over seeds alone, so on these users only."
     )
     notes = provenance(run, run.datasets, run.variants)
     return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
@@ -454,13 +455,9 @@ def _deterministic(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> li
     found = [
         run.label(v)
         for v in rows
-        if all(len(set(values)) == 1 < len(values) for d in datasets for values in [_seeds_values(run, d, v)])
+        if all(len({*found.values()}) == 1 < len(found) for found in (run.by_seed(d, v, run.primary) for d in datasets))
     ]
     return [f"Deterministic, the same in every seed: {', '.join(found)}."] if found else []
-
-
-def _seeds_values(run: Run, dataset: str, variant: str) -> list[float]:
-    return list(run.by_seed(dataset, variant, run.primary).values())
 
 
 def _mark(c: Comparison | None) -> str:

@@ -37,14 +37,14 @@ class Entry:
     spread: str = ""
     """Standard deviation over seeds as printed, empty where there is none."""
     spread_value: float | None = None
-    error: str = ""
-    """Standard error over users as printed behind the spread, empty where it is not shown."""
-    error_value: float | None = None
     mark: str = ""
     """What stands behind the number, such as ``*``."""
     style: Literal["", "best", "second"] = ""
     cells: tuple[str, ...] = ()
     """Ids of the cells that the entry was derived from."""
+    error: str = ""
+    """Standard error over users as printed behind the spread, empty where it is not shown."""
+    error_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,8 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Values in full precision (12 significant digits), with columns ``... sd`` (over seeds) and ``... se`` (over users)
-    behind each that has them."""
+    """Values in full precision (12 significant digits). Behind each that has them stand ``... sd``, over seeds, and
+    ``... se``, over users."""
     grouped = any(line.group for line in table.lines)
     spread = [any(line.entries[i].spread for line in table.lines) for i in range(_width(table))]
     errors = [any(line.entries[i].error_value is not None for line in table.lines) for i in range(_width(table))]

@@ -120,7 +120,8 @@ def test_a_claimed_size_is_held_against_the_interval(tmp_path, factor, by, verdi
 
 def test_attention_is_a_quantity_and_a_missing_one_is_not_tested(run):
     arms = {"arm": "fair", "than": "no-focused-attention", "expect": "lower"}
-    assert _one(run, quantity="attention/entropy_relative", **arms).verdict == "supported"
+    # Attention is kept as a mean over users, so that nothing tells of new ones.
+    assert _one(run, quantity="attention/entropy_relative", **arms).verdict == "on these users only"
     assert _one(run, quantity="attention/injected_abs", **arms).verdict == "not tested"
     assert _one(run, quantity="cost/tokens_per_event", **arms).verdict == "not tested"
 

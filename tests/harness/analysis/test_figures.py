@@ -19,6 +19,7 @@ def test_forest_plot_draws_the_intervals_of_the_table(run):
     drawn = [tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
     for comparison in comparisons(run).values():
         assert any(np.allclose(x, comparison.interval) for x in drawn)
+        assert any(np.allclose(x, comparison.interval_users) for x in drawn)
 
 
 def test_learning_curves_are_means_over_seeds_while_all_train(run):
