@@ -13,7 +13,16 @@ import numpy as np
 from harness.analysis.rows import Run, lower_is_better
 from harness.analysis.statistics import Comparison, TwoLevel, compare, family, two_level_interval
 
-__all__ = ["Contrast", "base_of_all", "comparisons", "family_of", "named", "over_users_and_seeds", "to_base"]
+__all__ = [
+    "Contrast",
+    "base_of_all",
+    "comparisons",
+    "family_of",
+    "margin_of",
+    "named",
+    "over_users_and_seeds",
+    "to_base",
+]
 
 Contrast = tuple[str, str, str]
 """(dataset, arm, than)."""
@@ -28,7 +37,7 @@ def comparisons(run: Run, metric: str | None = None, candidates: str | None = No
         run,
         lambda dataset, variant: run.by_seed(dataset, variant, metric, candidates=candidates),
         higher_is_better=not lower_is_better(metric),
-        margin=run.study.get("equivalence_margin"),
+        margin=(lambda mean: margin_in_units(run.study.get("equivalence_margin"), mean)) if metric == run.primary else None,
         of_users=True,
         users=lambda *contrast: run.differences(*contrast, metric, candidates=candidates).T,
     )
@@ -39,14 +48,15 @@ def family_of(
     values: Values,
     *,
     higher_is_better: bool,
-    margin: float | None = None,
+    margin: Callable[[float], float | None] | None = None,
     of_users: bool = False,
     users: Callable[[str, str, str], np.ndarray] | None = None,
 ) -> dict[Contrast, Comparison]:
     """The declared pairs on each data set, compared over the seeds that both have, with the study's correction.
 
     A pair without a common seed, or with an undefined value, is left out of the answer but counts in the family's size.
-    ``of_users`` as in :func:`compare`; ``users`` gives the (S, U) differences of a contrast, empty where unknown.
+    ``margin`` gives the equivalence margin by the mean of ``than``. ``of_users`` as in :func:`compare`; ``users`` gives
+    the (S, U) differences of a contrast, empty where unknown.
     """
     found: dict[Contrast, Comparison] = {}
     for dataset in run.datasets:
@@ -58,10 +68,18 @@ def family_of(
                 continue
             by_user = users(dataset, arm, than) if users else np.empty((0, 0))
             found[dataset, arm, than] = compare(
-                a, b, margin=margin, higher_is_better=higher_is_better, test=run.test, of_users=of_users,
-                users=by_user if by_user.size and by_user.shape[1] > 1 else None,
+                a, b, test=run.test, higher_is_better=higher_is_better,
+                margin=margin(float(b.mean())) if margin else None,
+                of_users=of_users, users=by_user if by_user.size and by_user.shape[1] > 1 else None,
             )  # fmt: skip
     return family(found, run.correction, declared=len(run.pairs) * len(run.datasets))
+
+
+def margin_in_units(stated: float | str | None, mean: float) -> float | None:
+    """An equivalence margin in the unit of the metric, where what is compared with has this mean."""
+    if isinstance(stated, str):
+        return float(stated.rstrip("% ")) / 100 * abs(mean) or None
+    return stated
 
 
 def base_of_all(run: Run) -> str | None:

@@ -116,6 +116,7 @@ def forest_plot(run: Run) -> Figure:
                 )
             axis.axvline(0, color=INK, linewidth=0.8)
             axis.set_yticks(range(len(others)), [named(run, *pair)[1] for pair in others])
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=7))
             axis.set_ylim(len(others) - 0.4, -0.6)
             axis.grid(axis="y", visible=False)
             axis.tick_params(axis="y", length=0)

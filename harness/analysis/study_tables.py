@@ -507,7 +507,10 @@ def _title(run: Run) -> str:
 
 def _margin(run: Run) -> str:
     margin = run.study.get("equivalence_margin")
-    return f"; equivalent: within ±{margin:g} by two one-sided tests" if margin else ""
+    if not margin:
+        return ""
+    shown = f"{margin} of the mean of what is compared with" if isinstance(margin, str) else f"{margin:g}"
+    return f"; equivalent: within ±{shown} by two one-sided tests, over seeds and over users and seeds"
 
 
 def _undefined(run: Run, datasets: Sequence[str], metrics: Sequence[str]) -> list[str]:

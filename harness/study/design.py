@@ -168,8 +168,9 @@ class Study(Settings):
     """Put random items into the test histories and measure what that does (retrieval only)."""
     decoding_audit: bool = False
     """Compare free, constrained and exact decoding on test histories, for the models that emit codes."""
-    equivalence_margin: float | None = Field(None, gt=0)
-    """A difference within +-margin of the primary metric counts as practically equal (TOST)."""
+    equivalence_margin: float | str | None = None
+    """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
+    or as in "5 %" in percent of the mean of what a variant is compared with."""
     test: Literal["t", "exact", "wilcoxon"] = "t"
     """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
@@ -205,6 +206,15 @@ class Study(Settings):
     @classmethod
     def _whole_tables(cls, value: Any) -> Any:
         return {name: choice or {} for name, choice in value.items()} if isinstance(value, dict) else value or {}
+
+    @field_validator("equivalence_margin", mode="before")
+    @classmethod
+    def _margin(cls, value: Any) -> Any:
+        share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
+        number = float(share[1]) if share else value
+        if value is not None and (not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0):
+            raise ValueError("an equivalence margin is a number above 0, or a percentage as in '5 %'")
+        return value
 
     @field_validator("contrasts", mode="before")
     @classmethod

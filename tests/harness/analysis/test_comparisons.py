@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
 
 from benchmarks.synthetic_run import write_run
+from harness.analysis.claims import Claim, claims_for
 from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import compare, family
+from harness.analysis.statistics import compare, family, two_level_interval
 from harness.analysis.study_tables import study_tables
 from harness.errors import InputError
 
@@ -78,3 +80,28 @@ def test_equivalence_stays_with_tost():
     a = rng.normal(size=8)
     pair = compare(a, a + rng.normal(scale=1e-3, size=8), margin=0.1, test="exact")
     assert family({"x": pair})["x"].verdict == "equivalent"
+
+
+def test_a_relative_margin_is_of_what_is_compared_with_and_of_the_primary_metric_alone(tmp_path):
+    run = load_run(write_run(tmp_path / "run", users=300, attention=False, equivalence_margin="5 %"))
+    base = np.mean(list(run.by_seed("ml-100k", "fair", "ndcg@10").values()))
+    for contrast, found in comparisons(run).items():
+        assert found.margin == pytest.approx(0.05 * base)
+        a, b = (np.array(list(run.by_seed("ml-100k", v, "ndcg@10").values())) for v in contrast[1:])
+        wide = two_level_interval(run.differences(*contrast, "ndcg@10").T)
+        tost = max(ttost_paired(a, b, -0.05 * base, 0.05 * base)[0], wide.p_equivalence(0.05 * base))
+        assert found.p_equivalence == pytest.approx(tost)
+    assert {c.margin for c in comparisons(run, "recall@10").values()} == {None}
+    (table,) = [table for table in study_tables(run) if table.name == "differences"]
+    assert "equivalent: within ±5 % of the mean of what is compared with" in table.caption
+
+
+def test_equivalent_is_reached_and_a_claim_ends_there(tmp_path):
+    variants = {v: {"model": "fair"} for v in ("a", "b")}
+    options = {"variants": variants, "strength": dict.fromkeys(variants, 1.0), "users": 2000, "attention": False}
+    run = load_run(write_run(tmp_path / "run", **options, equivalence_margin="15 %", seeds=8))
+    assert [c.verdict for c in comparisons(run).values()] == ["equivalent"]
+    claim = Claim(
+        id="c", paper="p", claim="x", study="ablations", quantity="ndcg@10", arm="b", than="a", expect="higher"
+    )
+    assert [finding.verdict for finding in claims_for(run, [claim])] == ["equivalent"]

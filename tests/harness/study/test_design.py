@@ -168,6 +168,24 @@ def test_contrasts_stand_beside_the_control_or_instead_of_it(study_file):
     assert (without.contrasts, without.pairs) == ((), [])
 
 
+def test_every_study_that_ships_states_a_margin_and_its_reason():
+    for name, path in study_files().items():
+        if not measures_efficiency(name):
+            assert load_study(name).equivalence_margin is not None, name
+            (line,) = [line for line in path.read_text().splitlines() if line.startswith("equivalence_margin: ")]
+            assert len(line.partition("#")[2].split()) > 5, name
+
+
+@pytest.mark.parametrize("margin", ["0", "-1", "5", "true", "five %", "-5 %", "[1]", "0 %"])
+def test_margins(study_file, margin):
+    settings = (f"equivalence_margin={margin}",)
+    if margin == "5":
+        assert load_study(str(study_file), settings=settings).equivalence_margin == 5
+        return
+    with pytest.raises(InputError, match="equivalence margin is a number above 0, or a percentage as in '5 %'"):
+        load_study(str(study_file), settings=settings)
+
+
 def test_every_claim_has_a_declared_comparison():
     for claim in load_claims()[1]:
         if claim.study != "efficiency":
