@@ -10,16 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.analysis.rows import Run, lower_is_better
+from harness.analysis.rows import LOOKS, Run, lower_is_better
 from harness.analysis.statistics import Comparison, TwoLevel, compare, family, two_level_interval
+from harness.files import write_json
 
 __all__ = [
     "Contrast",
     "base_of_all",
     "comparisons",
     "family_of",
-    "margin_of",
+    "looks_corrected_for",
+    "margin_in_units",
     "named",
+    "note_look",
     "over_users_and_seeds",
     "to_base",
 ]
@@ -33,11 +36,12 @@ Values = Callable[[str, str], dict[int, float]]
 def comparisons(run: Run, metric: str | None = None, candidates: str | None = None) -> dict[Contrast, Comparison]:
     """The declared pairs on each data set, compared on a metric, by default the primary one."""
     metric = metric or run.primary
+    stated = run.study.get("equivalence_margin") if metric == run.primary else None
     return family_of(
         run,
         lambda dataset, variant: run.by_seed(dataset, variant, metric, candidates=candidates),
         higher_is_better=not lower_is_better(metric),
-        margin=(lambda mean: margin_in_units(run.study.get("equivalence_margin"), mean)) if metric == run.primary else None,
+        margin=lambda mean: margin_in_units(stated, mean),
         of_users=True,
         users=lambda *contrast: run.differences(*contrast, metric, candidates=candidates).T,
     )
@@ -72,7 +76,20 @@ def family_of(
                 margin=margin(float(b.mean())) if margin else None,
                 of_users=of_users, users=by_user if by_user.size and by_user.shape[1] > 1 else None,
             )  # fmt: skip
-    return family(found, run.correction, declared=len(run.pairs) * len(run.datasets))
+    return family(found, run.correction, declared=len(run.pairs) * len(run.datasets), looks=looks_corrected_for(run))
+
+
+def looks_corrected_for(run: Run) -> int:
+    """How many looks p are corrected for: as many as the study declares, or as were taken, if it declares any."""
+    declared = int(run.study.get("looks") or 1)
+    return max(declared, len(run.looks)) if declared > 1 else 1
+
+
+def note_look(run: Run) -> None:
+    """Notes in the run's folder that its verdicts are being looked at, where they rest on more seeds than before."""
+    seeds = max((c.seeds for c in comparisons(run).values() if c.p is not None), default=0)
+    if seeds and seeds not in run.looks:
+        write_json(run.path / LOOKS, sorted([*run.looks, seeds]))
 
 
 def margin_in_units(stated: float | str | None, mean: float) -> float | None:

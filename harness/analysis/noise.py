@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.comparisons import named, to_base
+from harness.analysis.comparisons import looks_corrected_for, named, to_base
 from harness.analysis.provenance import count, provenance
 from harness.analysis.rows import Run, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, compare, family
@@ -122,7 +122,7 @@ def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, str,
                     found[dataset, arm, than, share] = compare(
                         a, b, higher_is_better=quantity.higher_is_better, test=run.test, of_users=True
                     )
-    return family(found, run.correction)
+    return family(found, run.correction, looks=looks_corrected_for(run))
 
 
 def noise_tables(run: Run) -> list[Table]:

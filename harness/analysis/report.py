@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures, slices
 from harness.analysis.claims import claims_for, ledger_table, load_claims
-from harness.analysis.comparisons import Contrast, comparisons, over_users_and_seeds, to_base
+from harness.analysis.comparisons import Contrast, comparisons, note_look, over_users_and_seeds, to_base
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label, read_outside
@@ -86,6 +86,7 @@ def write_report(run_dir: str | Path) -> list[Path]:
     if is_efficiency(run_dir):
         return _write_efficiency_report(load_efficiency(run_dir))
     run = load_run(run_dir)
+    note_look(run)
     tables = study_tables(run)
     drawn = list(pictures(run))
     papers, claims = load_claims()

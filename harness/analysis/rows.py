@@ -23,8 +23,8 @@ from harness.errors import InputError, nearest
 from harness.files import read_json
 
 __all__ = [
-    "ALL_PAIRS", "CANDIDATES", "OUTSIDE", "Run", "declared_pairs", "load_run", "lower_is_better", "metric_label",
-    "read_outside",
+    "ALL_PAIRS", "CANDIDATES", "LOOKS", "OUTSIDE", "Run", "declared_pairs", "load_run", "lower_is_better",
+    "metric_label", "read_looks", "read_outside",
 ]  # fmt: skip
 
 CANDIDATES = {
@@ -33,6 +33,8 @@ CANDIDATES = {
 }
 """The two protocols of a ranking, in words."""
 
+LOOKS = "looks.json"
+"""Beside a run's design: with how many seeds its verdicts were looked at, a number for each time that was more."""
 OUTSIDE = "outside.json"
 """Beside a run's design: variants and cells whose predictions another system made."""
 
@@ -162,6 +164,11 @@ class Run:
     def correction(self) -> str:
         """How p are corrected within their family: a key of ``statistics.CORRECTIONS``."""
         return str(self.study.get("correction") or "holm")
+
+    @property
+    def looks(self) -> list[int]:
+        """With how many seeds the verdicts were looked at so far, ascending."""
+        return read_looks(self.path)
 
     @property
     def variants(self) -> list[str]:
@@ -447,6 +454,19 @@ def read_outside(run: Path, own: Iterable[str]) -> dict[str, Any]:
     if both:
         raise InputError(f"{path}: '{both[0]}' is a variant of the study too; rename one of the two")
     return outside
+
+
+def read_looks(run: Path) -> list[int]:
+    """The looks that were noted in a run's folder; none in one without a report.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = run / LOOKS
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(type(seeds) is int and seeds > 0 for seeds in found):
+        raise InputError(f"{path} is no list of numbers of seeds; restore it from a copy")
+    return sorted(set(found))
 
 
 def _with_outside(study: dict[str, Any], run: Path) -> dict[str, Any]:

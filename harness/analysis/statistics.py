@@ -250,6 +250,7 @@ def family(
     method: Correction | Literal["none"] = "holm",
     alpha: float = 0.05,
     declared: int = 0,
+    looks: int = 1,
 ) -> dict[Key, Comparison]:
     """The comparisons with p adjusted within their family, and verdicts at ``alpha``, in the same order.
 
@@ -257,7 +258,9 @@ def family(
     towards the family's size: it was declared. So does one that is not here because its runs failed: ``declared`` is
     the size that the design gave the family, where that is larger. The p over both levels are corrected in the same
     way. Equivalence p are a family of their own with the same method; since no difference can be both zero and beyond
-    its margin, each kind of false verdict is controlled at ``alpha``.
+    its margin, each kind of false verdict is controlled at ``alpha``. ``looks``: how often the family is looked at
+    while seeds are added; every p is multiplied by it besides (Bonferroni), so that going on until p is small does not
+    pay.
 
     Raises:
         InputError: unknown method, or alpha outside (0, 1).
@@ -268,9 +271,14 @@ def family(
         raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
     members = list(comparisons.values())
     absent = [None] * max(declared - len(members), 0)
-    different = _adjust([c.p_deciding for c in members] + absent, method)[: len(members)]
-    over_users = _adjust([c.p_users for c in members] + absent, method)[: len(members)]
-    equivalent = _adjust([c.p_equivalence for c in members] + absent, method)[: len(members)]
+
+    def adjust(p: list[float | None]) -> list[float | None]:
+        adjusted = _adjust(p + absent, method)[: len(members)]
+        return [None if value is None else min(1.0, looks * value) for value in adjusted]
+
+    different = adjust([c.p_deciding for c in members])
+    over_users = adjust([c.p_users for c in members])
+    equivalent = adjust([c.p_equivalence for c in members])
     adjusted = {}
     for name, member, p, p_users, p_equivalence in zip(
         comparisons, members, different, over_users, equivalent, strict=True

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from harness.analysis.comparisons import Contrast, base_of_all, comparisons, named, over_users_and_seeds, to_base
+from harness.analysis.comparisons import (
+    Contrast,
+    base_of_all,
+    comparisons,
+    looks_corrected_for,
+    named,
+    over_users_and_seeds,
+    to_base,
+)
 from harness.analysis.decoding_tables import decoding_table
 from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, incomplete, provenance
@@ -540,6 +548,8 @@ def _test_notes(run: Run, tested: dict) -> list[str]:
             where = named(run, *pair)[1] + (f" on {dataset}" if len(run.datasets) > 1 else "")
             notes.setdefault(comparison.note, []).append(where)
     said = [f"{', '.join(where)}: {note}." for note, where in notes.items()]
+    if (looks := looks_corrected_for(run)) > 1:
+        said.append(f"Every corrected p holds for {looks} looks while seeds are added (Bonferroni).")
     if run.correction == "benjamini-hochberg":
         said.append(
             "Benjamini-Hochberg's correction is for exploration: of the differences that it finds, 5 % at the most are "

@@ -175,6 +175,8 @@ class Study(Settings):
     """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
+    looks: int = Field(1, ge=1)
+    """How often the verdicts may be looked at while seeds are added; every p is multiplied by it (Bonferroni)."""
     tables: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     """Table of results -> its ``rows`` (variants), ``columns`` (metrics) and ``datasets``, each by default all of
     them; one table "main" of everything where absent."""

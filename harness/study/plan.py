@@ -12,8 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.power import detectable_difference, pilot_deviation, refusal, seeds_needed, smallest_p
-from harness.analysis.rows import Run, load_run
+from harness.analysis.comparisons import margin_in_units
+from harness.analysis.power import (
+    achieved_power,
+    detectable_difference,
+    deviation_limits,
+    pilot_deviation,
+    refusal,
+    seeds_needed,
+    smallest_p,
+)
+from harness.analysis.rows import Run, load_run, read_looks
 from harness.errors import InputError
 from harness.files import read_json
 from harness.study.cells import make_arm, resolved
@@ -57,10 +66,16 @@ class ComparisonPlan:
     """The mean of ``than`` in the pilot."""
     deviation: float | None
     """Standard deviation of the paired differences over the pilot's seeds."""
+    deviation_upper: float | None
+    """Its upper 80 % limit, which the numbers below are planned with: a small pilot knows its spread badly."""
     detectable: float | None
-    """The smallest true difference that the paired t-test finds with a probability of ``POWER``."""
+    """The smallest true difference that the paired t-test over seeds finds with a probability of ``POWER``."""
+    difference: float | None
+    """The difference that was asked for, else the study's equivalence margin; None without either."""
+    power: tuple[float, float] | None
+    """The chance to find ``difference``, if the true deviation is its upper or its lower 80 % limit."""
     seeds_needed: int | None
-    """Seeds that find the difference that was asked for; None where none was, or no number of seeds does."""
+    """Seeds that find ``difference`` with a probability of ``POWER``; None without one, or where no number does."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,8 @@ class Plan:
     """The smallest p, Holm's correction applied, that the study's test can reach; None where nothing is tested."""
     refusal: str | None
     """Why no comparison could ever be significant; None where one could."""
+    looks: tuple[int, ...] = ()
+    """With how many seeds the run's verdicts were looked at before."""
 
     @property
     def left(self) -> int:
@@ -105,7 +122,9 @@ def make_plan(study: Study, results: Path, run: str, difference: float | None = 
     comparisons = tuple(_comparison_plan(study, *pair, wanted, pilots, len(pairs), difference) for pair in pairs)
     # Under Benjamini-Hochberg's correction the smallest p of a family may stay as it is: where all are that small.
     design = (len(study.seeds), study.test, len(pairs) if study.correction == "holm" else 1)
-    return Plan(arms, comparisons, smallest_p(*design), refusal(*design, ALPHA))
+    looks = tuple(read_looks(results / run))
+    smallest = min(1.0, smallest_p(*design) * study.looks)
+    return Plan(arms, comparisons, smallest, refusal(*design, ALPHA / study.looks), looks)
 
 
 @dataclass(frozen=True)
@@ -193,13 +212,30 @@ def _comparison_plan(
         if len(differences) > 1 and differences.std() > 0 and (best is None or quality > best[0]):
             best = quality, run.path.name, differences, base
     if best is None:
-        return ComparisonPlan(dataset, variant, than, "", 0, None, None, None, None)
+        return ComparisonPlan(dataset, variant, than, "", 0, None, None, None, None, None, None, None)
     _, pilot, differences, base = best
     deviation = pilot_deviation(differences)
-    family = {"power": POWER, "alpha": ALPHA, "comparisons": comparisons}
-    detectable = detectable_difference(deviation, len(study.seeds), **family)
-    needed = None if difference is None else seeds_needed(difference, deviation, **family)
-    return ComparisonPlan(dataset, variant, than, pilot, len(differences), base, deviation, detectable, needed)
+    limits = deviation_limits(deviation, len(differences))
+    family = {"alpha": ALPHA / study.looks, "comparisons": comparisons}
+    wanted_difference = margin_in_units(study.equivalence_margin, base) if difference is None else difference
+    power = needed = None
+    if wanted_difference is not None:
+        power = tuple(achieved_power(wanted_difference, sd, len(study.seeds), **family) for sd in limits[::-1])
+        needed = seeds_needed(wanted_difference, limits[1], power=POWER, **family)
+    return ComparisonPlan(
+        dataset=dataset,
+        variant=variant,
+        than=than,
+        pilot=pilot,
+        pilot_seeds=len(differences),
+        base=base,
+        deviation=deviation,
+        deviation_upper=limits[1],
+        detectable=detectable_difference(limits[1], len(study.seeds), power=POWER, **family),
+        difference=wanted_difference,
+        power=power,
+        seeds_needed=needed,
+    )
 
 
 def _stands_for(run: Run, study: Study, dataset: str, variant: str, wanted: dict[str, Any]) -> tuple[str, bool] | None:
