@@ -10,7 +10,6 @@ import csv
 import html
 import io
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -143,12 +142,7 @@ _TEX = {
 
 def escape_latex(text: str) -> str:
     """Plain text with everything escaped that LaTeX reads as a command. Letters stay as they are (UTF-8)."""
-    parts = _SUBSCRIPT.split(text)
-    return r"$d_z$".join("".join(_TEX.get(character, character) for character in part) for part in parts)
-
-
-_SUBSCRIPT = re.compile(r"\bd_z\b")
-"""The one symbol with a subscript that tables use: the paired effect size."""
+    return "".join(_TEX.get(character, character) for character in text)
 
 
 def latex(table: Table) -> str:
@@ -288,32 +282,30 @@ def html_table(table: Table) -> str:
     head = ""
     if any(column.group for column in table.columns):
         cells = "".join(
-            f'<th scope="colgroup" colspan="{len(members)}" class="group">{_esc(group)}</th>'
+            f'<th scope="colgroup" colspan="{len(members)}" class="group">{html.escape(group)}</th>'
             for group, members in _column_groups(table)
         )
         head = f"<tr><td></td>{cells}</tr>"
-    titles = "".join(f'<th scope="col" class="{c.align}">{_esc(c.title)}</th>' for c in table.columns)
-    head += f'<tr><th scope="col" class="l">{_esc(table.corner)}</th>{titles}</tr>'
+    titles = "".join(f'<th scope="col" class="{c.align}">{html.escape(c.title)}</th>' for c in table.columns)
+    head += f'<tr><th scope="col" class="l">{html.escape(table.corner)}</th>{titles}</tr>'
     body = []
     for group, lines in _line_groups(table):
         if group:
-            body.append(f'<tr class="block"><th scope="rowgroup" colspan="{_width(table) + 1}">{_esc(group)}</th></tr>')
+            body.append(
+                f'<tr class="block"><th scope="rowgroup" colspan="{_width(table) + 1}">{html.escape(group)}</th></tr>'
+            )
         for line in lines:
             cells = "".join(
                 f'<td class="{" ".join(filter(None, (column.align, entry.style)))}">{_html_entry(entry)}</td>'
                 for column, entry in zip(table.columns, line.entries, strict=True)
             )
-            body.append(f'<tr><th scope="row">{_esc(line.label)}</th>{cells}</tr>')
-    notes = "".join(f"<p>{_esc(note)}</p>" for note in table.notes)
+            body.append(f'<tr><th scope="row">{html.escape(line.label)}</th>{cells}</tr>')
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
     return (
-        f'<figure class="table" id="table-{_esc(table.name)}"><figcaption>{_esc(table.caption)}</figcaption>'
+        f'<figure class="table" id="table-{html.escape(table.name)}"><figcaption>{html.escape(table.caption)}</figcaption>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>\n' + "\n".join(body) + "\n</tbody></table></div>"
         f'<div class="notes">{notes}</div></figure>'
     )
-
-
-def _esc(text: str) -> str:
-    return _SUBSCRIPT.sub("<i>d</i><sub>z</sub>", html.escape(text))
 
 
 def _html_entry(entry: Entry) -> str:
