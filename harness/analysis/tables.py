@@ -7,11 +7,11 @@ value in full precision (for the CSV file) and the ids of the cells it was deriv
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -282,37 +282,37 @@ def html_table(table: Table) -> str:
     head = ""
     if any(column.group for column in table.columns):
         cells = "".join(
-            f'<th scope="colgroup" colspan="{len(members)}" class="group">{html.escape(group)}</th>'
+            f'<th scope="colgroup" colspan="{len(members)}" class="group">{escape(group)}</th>'
             for group, members in _column_groups(table)
         )
         head = f"<tr><td></td>{cells}</tr>"
-    titles = "".join(f'<th scope="col" class="{c.align}">{html.escape(c.title)}</th>' for c in table.columns)
-    head += f'<tr><th scope="col" class="l">{html.escape(table.corner)}</th>{titles}</tr>'
+    titles = "".join(f'<th scope="col" class="{c.align}">{escape(c.title)}</th>' for c in table.columns)
+    head += f'<tr><th scope="col" class="l">{escape(table.corner)}</th>{titles}</tr>'
     body = []
     for group, lines in _line_groups(table):
         if group:
             body.append(
-                f'<tr class="block"><th scope="rowgroup" colspan="{_width(table) + 1}">{html.escape(group)}</th></tr>'
+                f'<tr class="block"><th scope="rowgroup" colspan="{_width(table) + 1}">{escape(group)}</th></tr>'
             )
         for line in lines:
             cells = "".join(
                 f'<td class="{" ".join(filter(None, (column.align, entry.style)))}">{_html_entry(entry)}</td>'
                 for column, entry in zip(table.columns, line.entries, strict=True)
             )
-            body.append(f'<tr><th scope="row">{html.escape(line.label)}</th>{cells}</tr>')
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+            body.append(f'<tr><th scope="row">{escape(line.label)}</th>{cells}</tr>')
+    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
     return (
-        f'<figure class="table" id="table-{html.escape(table.name)}"><figcaption>{html.escape(table.caption)}</figcaption>'
+        f'<figure class="table" id="table-{escape(table.name)}"><figcaption>{escape(table.caption)}</figcaption>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>\n' + "\n".join(body) + "\n</tbody></table></div>"
         f'<div class="notes">{notes}</div></figure>'
     )
 
 
 def _html_entry(entry: Entry) -> str:
-    text = f'<span class="value">{html.escape(entry.text)}</span>'
-    behind = html.escape(" ".join(_behind(entry)))
+    text = f'<span class="value">{escape(entry.text)}</span>'
+    behind = escape(" ".join(_behind(entry)))
     text += f'<span class="spread"> {behind}</span>' if behind else ""
-    return text + (f"<sup>{html.escape(entry.mark)}</sup>" if entry.mark else "")
+    return text + (f"<sup>{escape(entry.mark)}</sup>" if entry.mark else "")
 
 
 def _behind(entry: Entry) -> list[str]:
