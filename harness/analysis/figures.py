@@ -101,8 +101,8 @@ def forest_plot(run: Run) -> Figure:
                 if c.interval_users is not None:
                     axis.plot(c.interval_users, (row, row), color=seen.color, linewidth=0.8, solid_capstyle="butt")
                 if c.interval is not None:
-                    axis.plot(c.interval, (row, row), color=seen.color, linewidth=2.6, solid_capstyle="butt")
-                axis.plot(c.difference, row, seen.marker, color=seen.color, markersize=5)
+                    axis.plot(c.interval, (row, row), color=seen.color, linewidth=2.2, solid_capstyle="butt")
+                axis.plot(c.difference, row, seen.marker, color=seen.color, markersize=6)
                 change = "" if c.percent is None else f"{c.percent:+.1f} %".replace("-", "−")
                 axis.annotate(
                     f"{change}  {c.verdict if c.seeds > 1 else 'one seed, no test'}",
