@@ -49,6 +49,7 @@ _WORDS = {
     "better": "is better than {}",
     "worse": "is worse than {}",
     "equivalent": "does the same as {} within the stated margin",
+    "on these users only": "differs from {} on these users only",
     "undecided": "is statistically indistinguishable from {}",
 }
 _PASSES = {

@@ -89,7 +89,9 @@ def results_table(
     ``rows`` are variants, ``columns`` metrics, ``datasets`` data sets; each defaults to all of the study.
     """
     rows, columns, datasets = list(rows or run.variants), list(columns or run.metrics), list(datasets or run.datasets)
-    tested = _by_base(run, comparisons(run)) if run.primary in columns else {}
+    declared = comparisons(run) if run.primary in columns else {}
+    tested = _by_base(run, declared)
+    elsewhere = len(declared) - len(tested)
     cells = {
         (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {}, errors=True)
         for dataset in datasets
@@ -125,7 +127,7 @@ def results_table(
         against = run.label(base) if base else "what it is compared with"
         caption += f" Δ %: {metric} relative to {against}"
         caption += ", over the seeds that both have." if incomplete(run, datasets, rows) else "."
-    if any(c.p is not None for c in tested.values()):
+    if any(c.p is not None for c in tested.values()) and ("*" in marks or not elsewhere):
         corrected = CORRECTIONS[run.correction]
         caption += (
             (
@@ -137,6 +139,8 @@ def results_table(
             + f"{count(_family_size(tested), 'comparison')})."
             + (f" {THESE}: over seeds alone, so on these users only." if THESE in marks else "")
         )
+    if elsewhere:
+        caption += f" {count(elsewhere, 'more comparison')} in the table of differences."
     if references:
         caption += f" For orientation: {', '.join(references)} (see the table of references)."
     notes = (

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis.report import verdicts, write_report
+from harness.analysis.report import _MANY, _WORDS, verdicts, write_report
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import two_level_interval
+from harness.analysis.statistics import Verdict, two_level_interval
 from harness.analysis.study_tables import study_tables
 
 
@@ -188,3 +189,8 @@ def test_a_sentence_has_one_unit(run):
         assert sentence.count("%") == 1, sentence  # that of the interval's confidence
         assert "95 % interval" in sentence
         assert "over users and seeds" in sentence
+
+
+def test_every_verdict_has_words():
+    assert set(_WORDS) == set(_MANY) == set(get_args(Verdict))
+    assert list(_WORDS) == list(_MANY)

@@ -179,3 +179,13 @@ def test_data_sets_that_are_paths_get_tables_and_figures_of_their_own(tmp_path):
         (table,) = folder.glob(f"tables/per-action-{name.replace('/', '-')}.tex")
         assert name in table.read_text()
         assert (folder / "figures" / f"calibration-{name.replace('/', '-')}.png").is_file()
+
+
+def test_a_caption_does_not_deny_what_another_table_finds(tmp_path):
+    """An arm with two contrasts has no column of its own in the table of results."""
+    contrasts = [["no-focused-attention", "fair"], ["no-focused-attention", "no-noise-loss"]]
+    folder = write_run(tmp_path / "run", users=300, attention=False, control=None, contrasts=contrasts)
+    tables = {table.name: table for table in study_tables(load_run(folder))}
+    assert "worse" in [line.entries[-1].text for line in tables["differences"].lines]
+    assert "No " not in tables["main"].caption
+    assert "2 more comparisons in the table of differences." in tables["main"].caption
