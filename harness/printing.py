@@ -43,6 +43,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False, columns: dict[
 
 
 def print_plan(study: Study, plan: Plan, workers: int, difference: float | None) -> None:
+    from harness.analysis.power import MAXIMUM_SEEDS
     from harness.analysis.provenance import count
     from harness.analysis.statistics import CORRECTIONS, TESTS
     from harness.study.plan import ALPHA, POWER
@@ -72,27 +73,39 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
         print(f"time left: about {duration(plan.seconds_left)} of one worker{shared}")
     print()
     if not plan.comparisons:
-        print("comparisons: none; the study names no control, or has no other variant")
+        print("comparisons: none; the study names no control and no contrasts, or has no other variant")
         return
     family = count(len(plan.comparisons), "comparison")
     corrected = CORRECTIONS[study.correction]
+    bases = {c.than for c in plan.comparisons}
+    against = f" with '{next(iter(bases))}'" if len(bases) == 1 else ""
     print(
-        f"{family} with '{study.control}' on {study.primary}, {TESTS[study.test]} over "
+        f"{family}{against} on {study.primary}, {TESTS[study.test]} over "
         f"{count(len(study.seeds), 'seed')}, {corrected}'s correction for the whole family, alpha {ALPHA:g}"
     )
-    floor = "as small as you like" if plan.smallest_p == 0 else f"{plan.smallest_p:.3g}"
+    floor = "no floor, however few the seeds" if plan.smallest_p == 0 else f"{plan.smallest_p:.3g}"
     print(f"smallest p that the design can reach: {floor}")
+    if plan.looks:
+        before = ", ".join(map(str, plan.looks))
+        print(
+            f"looked at before with {before} seeds; a verdict with more is one more look: `looks: N` in the study "
+            f"corrects for N in all (now {study.looks})"
+        )
     lines = []
     for c in plan.comparisons:
-        line = {"dataset": c.dataset, "variant": c.variant}
-        line["sd of differences"] = "unknown" if c.deviation is None else f"{c.deviation:.5f}"
+        line = {"dataset": c.dataset, "variant": c.variant} | ({"than": c.than} if len(bases) > 1 else {})
+        line["sd (upper 80 % limit)"] = (
+            "unknown" if c.deviation is None else f"{c.deviation:.5f} ({c.deviation_upper:.5f})"
+        )
         line[f"detectable at {POWER:.0%} power (t)"] = (
             "unknown"
             if c.detectable is None
-            else f"{c.detectable:.4f}" + (f" ({100 * c.detectable / abs(c.control):.1f} %)" if c.control else "")
+            else f"{c.detectable:.4f}" + (f" ({100 * c.detectable / abs(c.base):.1f} %)" if c.base else "")
         )
-        if difference is not None:
-            line[f"seeds for {difference:g}"] = "unknown" if c.seeds_needed is None else str(c.seeds_needed)
+        if difference is not None or study.equivalence_margin is not None:
+            head = "the margin" if difference is None else f"{difference:g}"
+            line[f"power for {head}"] = "unknown" if c.power is None else " to ".join(f"{p:.2f}" for p in c.power)
+            line[f"seeds for {head}"] = "unknown" if c.power is None else str(c.seeds_needed or f"over {MAXIMUM_SEEDS}")
         line["pilot"] = f"{c.pilot}, {count(c.pilot_seeds, 'seed')}" if c.pilot else "no earlier run"
         lines.append(line)
     print_rows(lines)

@@ -15,16 +15,20 @@
 or says that a sweep has its best level inside its range (``sweep: true``; the levels are the study's variants in
 their order). Verdicts, each per data set:
 
-- without ``by``: *supported* or *contradicted* where the study's test over seeds (the paired t-test unless it says
-  otherwise) finds a difference in the claimed or in the other direction (Holm's correction over all such tests of a
-  run), *contradicted* too where the two are equivalent within the study's margin, else *undecided*;
-- with ``by``: *supported* where the whole 95 % interval of the relative difference reaches the claimed size,
+- without ``by``, the verdict of the run's tables: the comparison is looked up in the run's one family of this quantity
+  (its declared pairs on all of its data sets). *supported* or *contradicted* where it found a difference in the claimed
+  or in the other direction, *equivalent* within the study's margin, *on these users only* where the seeds find a
+  difference that need not hold for new users, else *undecided*;
+- with ``by``: *supported* where the whole 95 % interval of the relative difference (for new seeds and new users, where
+  users' values are known) reaches the claimed size,
   *contradicted* where the whole interval falls short of it, else *undecided*;
 - sweep: *supported* where the best inner level is better than both ends, *contradicted* where an end is better than
-  every inner level (Holm's correction over these tests), else *undecided*;
+  every inner level, looked up in the same family (so the study declares ``contrasts: all-pairs``), else *undecided*;
 - the seconds of a training step (``quantity: step_seconds``, a study of task "efficiency", with ``by``): as with ``by``
   above, with the turns of the measurement for seeds, one verdict per width, at the length that speaks least for it;
-- *not tested* where no run has the arms, or none has the quantity.
+- *not tested* where no run declares the comparison, or none has the quantity.
+
+``arm`` and ``than`` may stand in either order; the ledger shows the comparison as the run's tables do.
 """
 
 from __future__ import annotations
@@ -40,10 +44,11 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from harness.analysis.comparisons import against_control
+from harness.analysis.comparisons import Contrast, comparisons, family_of
 from harness.analysis.efficiency import MEASUREMENTS, Efficiency, load_efficiency
+from harness.analysis.noise import noise_comparisons, noise_quantities
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
-from harness.analysis.statistics import Comparison, compare, family
+from harness.analysis.statistics import Comparison, compare
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
 from harness.errors import InputError
 from harness.settings import Settings, parse
@@ -52,7 +57,8 @@ __all__ = [
     "Claim", "Finding", "claims_for", "evaluate", "ledger_table", "load_claims", "measurements_below", "runs_below",
 ]  # fmt: skip
 
-Verdict = Literal["supported", "contradicted", "undecided", "not tested"]
+MISSING = "the run does not declare this comparison, or lacks the quantity"
+Verdict = Literal["supported", "contradicted", "equivalent", "on these users only", "undecided", "not tested"]
 
 
 class Claim(Settings):
@@ -93,8 +99,12 @@ class Finding:
     estimate: float | None = None
     interval: tuple[float, float] | None = None
     unit: Literal["", "%"] = ""
+    compared: str = ""
+    """What was subtracted from what."""
+    turned: bool = False
+    """Whether that is the other way round than the claim has it."""
     p: float | None = None
-    """Adjusted within the run's claims; None where an interval decides."""
+    """Adjusted within the run's family; None where an interval decides."""
     seeds: int = 0
     detail: str = ""
     """The numbers in words, or why there are none."""
@@ -160,32 +170,21 @@ def measurements_below(results: str | Path) -> list[Efficiency]:
     return [load_efficiency(folder) for folder in folders if not folder.name.endswith("-smoke")]
 
 
-_OPPOSITE: dict[str, Any] = {"better": "worse", "worse": "better"}
-
-
 def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
     """What one run says about the claims that its study tests; one finding per claim and data set."""
     mine = [claim for claim in claims if claim.study == run.name]
-    tested: dict[str, Comparison] = {}
-    shared: dict[str, Comparison] = {}
-    for claim in mine:
-        if not claim.sweep and claim.by is None:
-            for dataset in run.datasets:
-                comparison = _of_the_study(run, dataset, claim)
-                if comparison is not None:
-                    shared[f"{claim.id}/{dataset}"] = comparison
-                elif (comparison := _compare(run, dataset, claim)) is not None:
-                    tested[f"{claim.id}/{dataset}"] = comparison
-    tested = family(tested) | shared
+    families = {quantity: _family(run, quantity) for quantity in dict.fromkeys(claim.quantity for claim in mine)}
     findings = []
     for claim in mine:
+        tested = families[claim.quantity]
         for dataset in run.datasets:
             if claim.sweep:
-                finding = _sweep(run, dataset, claim)
+                finding = _sweep(run, dataset, claim, tested)
             elif claim.by is None:
-                finding = _direction(claim, tested.get(f"{claim.id}/{dataset}"))
+                finding = _direction(run, dataset, claim, tested)
             else:
-                finding = _size(claim, _compare(run, dataset, claim))
+                c = _looked_up(tested, dataset, claim.arm, claim.than)
+                finding = replace(_size(claim, c), compared=_minus(run, claim.arm, claim.than))
             findings.append(replace(finding, run=str(run.study.get("run") or run.name), dataset=dataset))
     return findings
 
@@ -214,6 +213,7 @@ def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], nam
     """The ledger as a table: a block per paper, a line per claim and data set."""
     heads = (
         Column("verdict", "Verdict", align="l"),
+        Column("compared", "Compared", align="l"),
         Column("estimate", "Measured"),
         Column("interval", "95 % interval"),
         Column("claimed", "Claimed"),
@@ -224,13 +224,14 @@ def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], nam
     for finding in findings:
         claim, digits = finding.claim, 2 if finding.unit == "%" else 4
         unit = f" {finding.unit}" if finding.unit else ""
-        claimed = _claimed(claim)
+        claimed = _claimed(finding)
         lines.append(
             Line(
                 claim.id,
                 claim.claim,
                 (
                     Entry(finding.verdict, finding.verdict),
+                    Entry(finding.compared or "–", finding.compared),
                     Entry(
                         fixed(finding.estimate, digits, sign=True) + (unit if finding.estimate is not None else ""),
                         finding.estimate,
@@ -244,20 +245,21 @@ def ledger_table(papers: dict[str, dict[str, Any]], findings: list[Finding], nam
             )
         )
     caption = (
-        "Claims of the papers and what was measured. A claimed direction is supported or contradicted by a paired test "
-        "over seeds, with the verdict of the study's own table where that has the pair, else with Holm's correction "
-        "over the other claims of the run. A claimed size is taken as 'at least so much': "
-        "supported where the whole 95 % interval of the relative difference reaches it, contradicted where the whole "
-        "interval falls short of it. Undecided: neither; not tested: no run has the evidence."
+        "Claims of the papers and what was measured. A claimed direction has the verdict of the run's tables, "
+        "corrected for the run's whole family of comparisons. A claimed size is taken as 'at least so much': supported "
+        "where the whole 95 % interval of the relative difference reaches it, contradicted where the whole interval "
+        "falls short of it. Undecided: neither; not tested: no run declares the comparison, or has the quantity."
     )
     return Table(name, caption, "Claim", heads, tuple(lines), block="Paper")
 
 
-def _claimed(claim: Claim) -> str:
+def _claimed(finding: Finding) -> str:
+    """The claimed sign or size of the difference, in the direction in which it is shown."""
+    claim = finding.claim
     if claim.sweep:
         return "best inside"
-    sign = "−" if claim.expect == "lower" else "+"
-    return f"{sign}{claim.by:g} %" if claim.by is not None else str(claim.expect)
+    sign = "−" if (claim.expect == "lower") != finding.turned else "+"
+    return f"{sign}{claim.by:g} %" if claim.by is not None else sign
 
 
 def _values(run: Run, dataset: str, variant: str, quantity: str, phase: str = "test") -> dict[int, float]:
@@ -299,57 +301,56 @@ def _lower(quantity: str) -> bool:
     return kind == "cost" or (kind not in ("attention", "noise") and lower_is_better(quantity))
 
 
-def _compare(run: Run, dataset: str, claim: Claim) -> Comparison | None:
-    if claim.arm not in run.variants or claim.than not in run.variants:
-        return None
-    return _pair(run, dataset, claim.arm, claim.than, claim.quantity)
+def _family(run: Run, quantity: str) -> dict[Contrast, Comparison]:
+    """The run's family of comparisons of a quantity: that of its tables, where they show the quantity."""
+    kind, _, key = quantity.partition("/")
+    if kind not in ("cost", "attention", "noise"):
+        return comparisons(run, quantity)
+    statistic, _, share = key.rpartition("@")
+    shown = noise_quantities(run).get(statistic) if kind == "noise" else None
+    if shown is not None:
+        return {(*pair,): c for (*pair, at), c in noise_comparisons(run, shown).items() if at == float(share)}
+    return family_of(
+        run, lambda d, v: _values(run, d, v, quantity), higher_is_better=not _lower(quantity), of_users=kind != "cost"
+    )
 
 
-def _of_the_study(run: Run, dataset: str, claim: Claim) -> Comparison | None:
-    """The comparison as the study's own table has it, with the correction for the study's family; None where that holds
-    no such pair. A claim and a table of one run must not disagree."""
-    if claim.quantity != run.primary or run.control not in (claim.arm, claim.than):
-        return None
-    other = claim.than if claim.arm == run.control else claim.arm
-    found = against_control(run).get((dataset, other))
-    mine = _compare(run, dataset, claim)
-    if found is None or mine is None:
-        return None
-    verdict = _OPPOSITE.get(found.verdict, found.verdict) if claim.arm == run.control else found.verdict
-    return replace(
-        mine, p_adjusted=found.p_adjusted, p_equivalence_adjusted=found.p_equivalence_adjusted,
-        family_size=found.family_size, correction=found.correction, alpha=found.alpha, verdict=verdict,
-    )  # fmt: skip
+def _looked_up(tested: dict[Contrast, Comparison], dataset: str, arm: str, than: str) -> Comparison | None:
+    """A comparison in the direction that is asked for; None where the run does not declare it."""
+    if (dataset, arm, than) in tested:
+        return tested[dataset, arm, than]
+    turned = tested.get((dataset, than, arm))
+    return turned and turned.reversed()
 
 
-def _pair(run: Run, dataset: str, arm: str, than: str, quantity: str) -> Comparison | None:
-    ours, theirs = _values(run, dataset, arm, quantity), _values(run, dataset, than, quantity)
-    seeds = [seed for seed in ours if seed in theirs]
-    if not seeds:
-        return None
-    margin = run.study.get("equivalence_margin") if quantity == run.primary else None
-    a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
-    return compare(a, b, margin=margin, higher_is_better=not _lower(quantity), test=run.test)
+def _minus(run: Run, arm: str, than: str) -> str:
+    return f"{run.label(arm)} − {run.label(than)}"
 
 
-def _direction(claim: Claim, c: Comparison | None) -> Finding:
+def _direction(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparison]) -> Finding:
+    turned = (dataset, claim.than, claim.arm) in tested
+    arm, than = (claim.than, claim.arm) if turned else (claim.arm, claim.than)
+    c = tested.get((dataset, arm, than))
     if c is None:
-        return Finding(claim, "not tested", detail="the run lacks the arms or the quantity")
-    verdict: Verdict = "undecided"
+        return Finding(claim, "not tested", detail=MISSING)
     if c.verdict in ("better", "worse"):
-        verdict = "supported" if (c.difference > 0) == (claim.expect == "higher") else "contradicted"
-    elif c.verdict == "equivalent":
-        verdict = "contradicted"
+        agrees = (c.difference > 0) == ((claim.expect == "higher") != turned)
+        verdict: Verdict = "supported" if agrees else "contradicted"
+    else:
+        verdict = c.verdict
     return Finding(
         claim, verdict, estimate=c.difference, interval=c.interval, p=c.p_adjusted, seeds=c.seeds,
+        compared=_minus(run, arm, than), turned=turned,
         detail=f"{_name(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
     )  # fmt: skip
 
 
 def _size(claim: Claim, c: Comparison | None) -> Finding:
     if c is None or c.percent is None or claim.by is None:
-        return Finding(claim, "not tested", detail="the run lacks the arms or the quantity")
+        return Finding(claim, "not tested", detail=MISSING)
     interval = c.interval_percent
+    if c.interval_users is not None:  # never the narrower one
+        interval = tuple(100 * end / abs(c.mean_b) for end in c.interval_users)
     if interval is None and c.seeds > 1:  # the same difference in every seed
         interval = (c.percent, c.percent)
     verdict: Verdict = "undecided"
@@ -377,7 +378,8 @@ def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
             ours, theirs = (measured.steps(variant, dim, length) for variant in (claim.arm, claim.than))
             # The ratio within a turn is what is compared, so that a slow moment of the machine counts for both.
             finding = _size(claim, compare(100 * ours / theirs, np.full(len(ours), 100.0)))
-            found.append(replace(finding, dataset=f"width {dim}, length {length}"))
+            compared = f"{measured.label(claim.arm)} − {measured.label(claim.than)}"
+            found.append(replace(finding, dataset=f"width {dim}, length {length}", compared=compared))
         sign = -1 if claim.expect == "higher" else 1
         least = max(found, key=lambda finding: sign * (finding.estimate or 0))
         said = f"mean of {measured.study['repeats']} turns on one machine; the other lengths speak more for it"
@@ -385,7 +387,7 @@ def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
     return findings
 
 
-def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:
+def _sweep(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparison]) -> Finding:
     # The best level is picked on validation, where the quantity has one, so that the test below is no second look.
     means = {v: list(_values(run, dataset, v, claim.quantity, "valid").values()) for v in run.contenders}
     levels = [v for v, found in means.items() if found]
@@ -394,17 +396,17 @@ def _sweep(run: Run, dataset: str, claim: Claim) -> Finding:
     sign = -1 if _lower(claim.quantity) else 1
     best = max(levels, key=lambda v: sign * np.mean(means[v]))
     ends, inner = (levels[0], levels[-1]), levels[1:-1]
-    rivals = ends if best in inner else inner
-    pairs = {rival: _pair(run, dataset, best, rival, claim.quantity) for rival in rivals}
-    tested = family({rival: c for rival, c in pairs.items() if c is not None})
-    decided = len(tested) == len(rivals) and all(c.verdict == "better" for c in tested.values())
+    pairs = {rival: _looked_up(tested, dataset, best, rival) for rival in (ends if best in inner else inner)}
+    if None in pairs.values():
+        return Finding(claim, "not tested", detail=f"{MISSING}; a sweep needs `contrasts: all-pairs`")
+    decided = all(c.verdict == "better" for c in pairs.values())
     verdict: Verdict = ("supported" if best in inner else "contradicted") if decided else "undecided"
-    closest = min(tested.values(), key=lambda c: abs(c.difference), default=None)
+    rival, closest = min(pairs.items(), key=lambda item: abs(item[1].difference))
     return Finding(
-        claim, verdict,
-        estimate=closest and closest.difference, interval=closest and closest.interval,
-        p=closest and closest.p_adjusted, seeds=closest.seeds if closest else 0,
-        detail=f"best on validation at {run.label(best)} ({_name(claim.quantity)} {np.mean(means[best]):.4g})",
+        claim, verdict, estimate=closest.difference, interval=closest.interval, p=closest.p_adjusted,
+        seeds=closest.seeds, compared=_minus(run, best, rival),
+        detail=f"best on validation at {run.label(best)} ({_name(claim.quantity)} {np.mean(means[best]):.4g}), closest "
+        f"rival on test {run.label(rival)}",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures of a study: learning curves, differences to the control, accuracy against cost, critical differences.
+"""Figures of a study: learning curves, declared differences, accuracy against cost, critical differences.
 
 Each function returns a finished matplotlib figure and draws from rows, histories and costs only.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from harness.analysis.comparisons import against_control
+from harness.analysis.comparisons import comparisons, named, to_base
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.statistics import friedman
 from harness.analysis.style import FULL, GREY, INK, look, look_at, new_figure, style
@@ -83,22 +83,26 @@ def _learning_curve(run: Run, dataset: str, variant: str, validation: Axes, loss
 
 
 def forest_plot(run: Run) -> Figure:
-    """Differences to the control on the primary metric with 95 % intervals, one panel per data set."""
-    tested = against_control(run)
-    others = run.compared
+    """Declared differences in the primary metric with 95 % intervals, one panel per data set."""
+    tested = comparisons(run)
+    others = run.pairs
     with style():
         figure = new_figure(FULL, 0.75 + len(run.datasets) * (0.45 + 0.27 * len(others)))
         axes = figure.subplots(len(run.datasets), 1, sharex=True, squeeze=False)[:, 0]
         for axis, dataset in zip(axes, run.datasets, strict=True):
-            for row, variant in enumerate(others):
-                c = tested.get((dataset, variant))
+            for row, (arm, than) in enumerate(others):
+                c = tested.get((dataset, arm, than))
                 if c is None:
                     axis.text(0.0, row, " not run", va="center", color=GREY, fontsize=7)
                     continue
-                seen = look(run, variant)
+                seen = look(run, arm)
+                if c.margin is not None:
+                    axis.fill_betweenx((row - 0.4, row + 0.4), -c.margin, c.margin, color=GREY, alpha=0.15, linewidth=0)
+                if c.interval_users is not None:
+                    axis.plot(c.interval_users, (row, row), color=seen.color, linewidth=0.8, solid_capstyle="butt")
                 if c.interval is not None:
-                    axis.plot(c.interval, (row, row), color=seen.color, linewidth=1.6, solid_capstyle="butt")
-                axis.plot(c.difference, row, seen.marker, color=seen.color, markersize=5)
+                    axis.plot(c.interval, (row, row), color=seen.color, linewidth=2.2, solid_capstyle="butt")
+                axis.plot(c.difference, row, seen.marker, color=seen.color, markersize=6)
                 change = "" if c.percent is None else f"{c.percent:+.1f} %".replace("-", "−")
                 axis.annotate(
                     f"{change}  {c.verdict if c.seeds > 1 else 'one seed, no test'}",
@@ -111,14 +115,15 @@ def forest_plot(run: Run) -> Figure:
                     color=INK if c.verdict in ("better", "worse") else GREY,
                 )
             axis.axvline(0, color=INK, linewidth=0.8)
-            axis.set_yticks(range(len(others)), [run.label(v) for v in others])
+            axis.set_yticks(range(len(others)), [named(run, *pair)[1] for pair in others])
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=7))
             axis.set_ylim(len(others) - 0.4, -0.6)
             axis.grid(axis="y", visible=False)
             axis.tick_params(axis="y", length=0)
             axis.spines["left"].set_visible(False)
             axis.set_title(dataset)
         direction = " (lower is better)" if lower_is_better(run.primary) else ""
-        axes[-1].set_xlabel(f"Difference in {metric_label(run.primary)} to {run.label(run.control)}{direction}")
+        axes[-1].set_xlabel(f"Difference in {metric_label(run.primary)}{to_base(run)}{direction}")
     return figure
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.analysis.comparisons import looks_corrected_for, named, to_base
 from harness.analysis.provenance import count, provenance
 from harness.analysis.rows import Run, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, compare, family
@@ -105,27 +106,23 @@ def noise_values(run: Run, dataset: str, variant: str, quantity: Quantity, share
     return found
 
 
-def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, float], Comparison]:
-    """Each variant against the control by (data set, variant, share), over the seeds that both have.
+def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, str, float], Comparison]:
+    """The run's declared pairs by (data set, arm, than, share), over the seeds that both have.
 
     The family of the correction is all of them: one family per quantity, share 0 aside.
     """
-    if run.control is None:
-        return {}
-    found: dict[tuple[str, str, float], Comparison] = {}
+    found: dict[tuple[str, str, str, float], Comparison] = {}
     for share in [share for share in noise_shares(run) if share > 0]:
         for dataset in run.datasets:
-            control = noise_values(run, dataset, run.control, quantity, share)
-            for variant in run.compared:
-                ours = noise_values(run, dataset, variant, quantity, share)
-                seeds = [seed for seed in ours if seed in control]
+            for arm, than in run.pairs:
+                ours, theirs = (noise_values(run, dataset, v, quantity, share) for v in (arm, than))
+                seeds = [seed for seed in ours if seed in theirs]
                 if seeds:
-                    a, b = np.array([ours[s] for s in seeds]), np.array([control[s] for s in seeds])
-                    found[dataset, variant, share] = compare(
-                        a, b, higher_is_better=quantity.higher_is_better, test=run.test
+                    a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
+                    found[dataset, arm, than, share] = compare(
+                        a, b, higher_is_better=quantity.higher_is_better, test=run.test, of_users=True
                     )
-    adjusted = family({"\n".join(map(str, key)): comparison for key, comparison in found.items()}, run.correction)
-    return dict(zip(found, adjusted.values(), strict=True))
+    return family(found, run.correction, looks=looks_corrected_for(run))
 
 
 def noise_tables(run: Run) -> list[Table]:
@@ -170,25 +167,25 @@ def _differences(run: Run, name: str, quantities: dict[str, Quantity], shares: l
         return []
     lines = []
     for dataset, share in ((d, s) for d in run.datasets for s in shares if s > 0):
-        for variant in run.compared:
-            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+        for variant, than in run.pairs:
+            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, than))
             entries = []
             for key, quantity in quantities.items():
-                c = tested[key].get((dataset, variant, share))
+                c = tested[key].get((dataset, variant, than, share))
                 if c is None:
                     entries.append(Entry(cells=ids))
                     continue
                 interval = f" {between(c.interval, quantity.digits)}" if c.interval else ""
                 text = fixed(c.difference, quantity.digits, sign=True) + interval
-                mark = "*" if c.verdict in ("better", "worse") else ""
+                mark = "*" if c.verdict == "on these users only" else ""
                 entries.append(Entry(text, c.difference, mark=mark, cells=ids))
-            lines.append(Line(variant, run.label(variant), tuple(entries), _group(run, dataset, share)))
+            lines.append(Line(*named(run, variant, than), tuple(entries), _group(run, dataset, share)))
     heads = tuple(Column(key, quantity.title, quantity.group) for key, quantity in quantities.items())
     corrected = CORRECTIONS[run.correction]
     caption = (
-        f"Differences to {run.label(run.control)} with random items in the test histories{_where(run)}: paired over "
-        f"seeds, 95 % interval (Student's t). *: p < 0.05 by the {TESTS[run.test]}, with {corrected}'s correction "
-        f"for the {count(family_size, 'comparison')} of a column."
+        f"Differences{to_base(run)} with random items in the test histories{_where(run)}: paired over "
+        "seeds, 95 % interval (Student's t), for these users (their means alone were kept). *: p < 0.05 by the "
+        f"{TESTS[run.test]}, with {corrected}'s correction for the {count(family_size, 'comparison')} of a column."
     )
     return [Table(name, caption, "Variant", heads, tuple(lines), _notes(run), f"{run.name}-{name}", "Injected")]
 

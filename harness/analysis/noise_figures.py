@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
+from harness.analysis.comparisons import to_base
 from harness.analysis.figures import _legend
 from harness.analysis.noise import (
     ATTENTION,
@@ -44,7 +45,7 @@ def _figure(run: Run, dataset: str, keys: tuple[str, ...]) -> Figure | None:
     if not shown:
         return None
     tested = {key: noise_comparisons(run, quantity) for key, quantity in quantities.items()}
-    others = [v for v in shown if v != run.control and any((dataset, v, s) in tested[keys[0]] for s in shares)]
+    others = [pair for pair in run.pairs if any((dataset, *pair, s) in tested[keys[0]] for s in shares)]
     with style():
         figure = new_figure(FULL, 4.4 if others else 2.6)
         axes = figure.subplots(2 if others else 1, len(keys), sharex=True, squeeze=False)
@@ -59,10 +60,10 @@ def _figure(run: Run, dataset: str, keys: tuple[str, ...]) -> Figure | None:
             axes[0, column].set_title(quantity.heading)
             axes[-1, column].set_xlabel("Injected events (%)")
             axes[-1, column].set_xticks(shares, [f"{100 * share:g}" for share in shares])
-            for variant in others:
-                lines = {s: tested[key][dataset, variant, s] for s in shares if (dataset, variant, s) in tested[key]}
-                seen = look(run, variant)
-                at = np.array(list(lines)) + 0.006 * (others.index(variant) - (len(others) - 1) / 2)
+            for place, pair in enumerate(others):
+                lines = {s: tested[key][dataset, *pair, s] for s in shares if (dataset, *pair, s) in tested[key]}
+                seen = look(run, pair[0])
+                at = np.array(list(lines)) + 0.006 * (place - (len(others) - 1) / 2)
                 difference = np.array([c.difference for c in lines.values()])
                 ends = np.array([c.interval or (c.difference, c.difference) for c in lines.values()]).reshape(-1, 2)
                 axes[1, column].errorbar(
@@ -73,7 +74,7 @@ def _figure(run: Run, dataset: str, keys: tuple[str, ...]) -> Figure | None:
                 axes[1, column].axhline(0, color=GREY, linewidth=0.8)
         axes[0, 0].set_ylabel("Mean over seeds")
         if others:
-            axes[1, 0].set_ylabel(f"Difference to {run.label(run.control)}")
+            axes[1, 0].set_ylabel(f"Difference{to_base(run)}")
         _legend(figure)
     return figure
 

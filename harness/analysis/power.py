@@ -14,10 +14,12 @@ from harness.analysis.statistics import TESTS, Test
 from harness.errors import InputError, nearest
 
 __all__ = [
+    "LIMIT",
     "MAXIMUM_SEEDS",
     "achieved_power",
     "can_succeed",
     "detectable_difference",
+    "deviation_limits",
     "pilot_deviation",
     "refusal",
     "seeds_needed",
@@ -26,6 +28,8 @@ __all__ = [
 
 MAXIMUM_SEEDS = 10_000
 """``seeds_needed`` gives up beyond this."""
+LIMIT = 0.8
+"""Confidence of the one-sided limits of a pilot's standard deviation, as Browne (1995) plans with."""
 
 
 def smallest_p(seeds: int, test: Test = "t", comparisons: int = 1) -> float:
@@ -62,11 +66,24 @@ def refusal(seeds: int, test: Test = "t", comparisons: int = 1, alpha: float = 0
 
 
 def pilot_deviation(differences: np.ndarray) -> float:
-    """Standard deviation over the (S,) paired seeds of a pilot: what the plans below take as ``sd``."""
+    """Standard deviation over the (S,) paired seeds of a pilot; see :func:`deviation_limits` for what to plan with."""
     differences = np.asarray(differences, dtype=float)
     if differences.ndim != 1 or len(differences) < 2 or not np.isfinite(differences).all():
         raise InputError("a pilot needs the differences of at least 2 seeds, none of them NaN or infinite")
     return float(differences.std(ddof=1))
+
+
+def deviation_limits(sd: float, seeds: int, confidence: float = LIMIT) -> tuple[float, float]:
+    """Lower and upper one-sided limit of the true standard deviation, from the ``sd`` of ``seeds`` paired seeds.
+
+    A pilot of few seeds knows its spread badly: a plan with ``sd`` itself misses its power in more than half of the
+    cases, one with the upper limit in 1 - ``confidence`` of them.
+    """
+    _check(sd, 1 - confidence)
+    if seeds < 2:
+        raise InputError("a pilot needs at least 2 seeds to tell a spread")
+    low, high = stats.chi2.ppf([confidence, 1 - confidence], seeds - 1)
+    return float(sd * np.sqrt((seeds - 1) / low)), float(sd * np.sqrt((seeds - 1) / high))
 
 
 def achieved_power(difference: float, sd: float, seeds: int, *, alpha: float = 0.05, comparisons: int = 1) -> float:

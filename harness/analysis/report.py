@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 
 from harness.analysis import attention_figures, diagnostic_figures, figures, noise_figures, slices
 from harness.analysis.claims import claims_for, ledger_table, load_claims
-from harness.analysis.comparisons import against_control
+from harness.analysis.comparisons import Contrast, comparisons, note_look, over_users_and_seeds, to_base
 from harness.analysis.efficiency import PARTS, Efficiency, efficiency_tables, is_efficiency, load_efficiency, sentences
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, load_run, lower_is_better, metric_label, read_outside
 from harness.analysis.statistics import CORRECTIONS, MINIMUM_BLOCKS, Comparison
-from harness.analysis.study_tables import study_tables
+from harness.analysis.study_tables import passes, reference_metrics, study_tables
 from harness.analysis.style import save, style
 from harness.analysis.tables import Table, fixed, html_table, probability, write_tables
 from harness.analysis.tuning import load_tuning
@@ -49,7 +49,22 @@ _WORDS = {
     "better": "is better than {}",
     "worse": "is worse than {}",
     "equivalent": "does the same as {} within the stated margin",
+    "on these users only": "differs from {} on these users only",
     "undecided": "is statistically indistinguishable from {}",
+}
+_PASSES = {
+    "yes": "passed by",
+    "no": "not passed by",
+    "undecided": "undecided for",
+    "not tested": "not tested, for want of two seeds, for",
+}
+"""What :func:`study_tables.passes` answers, in a sentence about the reference."""
+_MANY = {
+    "better": "better than {}",
+    "worse": "worse than {}",
+    "equivalent": "the same as {} within the stated margin",
+    "on these users only": "different from {} on these users only",
+    "undecided": "statistically indistinguishable from {}",
 }
 
 
@@ -72,6 +87,7 @@ def write_report(run_dir: str | Path) -> list[Path]:
     if is_efficiency(run_dir):
         return _write_efficiency_report(load_efficiency(run_dir))
     run = load_run(run_dir)
+    note_look(run)
     tables = study_tables(run)
     drawn = list(pictures(run))
     papers, claims = load_claims()
@@ -130,11 +146,11 @@ def efficiency_pictures(found: Efficiency) -> list[Picture]:
 def pictures(run: Run) -> Iterator[Picture]:
     """The figures that the run's cells have the evidence for."""
     primary = metric_label(run.primary)
-    if against_control(run):
-        control = run.label(run.control)
+    if comparisons(run):
         corrected = CORRECTIONS[run.correction]
         caption = (
-            f"Differences in {primary} to {control}, paired over seeds, with 95 % intervals (Student's t). At the "
+            f"Differences in {primary}{to_base(run)}, paired over seeds, with 95 % intervals: thick over seeds "
+            "(Student's t), for these users; thin over users and seeds. The grey band is the stated margin. At the "
             f"right: relative difference and verdict, {corrected}-corrected over the whole family at 0.05."
         )
         yield Picture("differences", "results", caption, figures.forest_plot(run))
@@ -256,64 +272,76 @@ def _complete(run: Run) -> bool:
 
 
 def verdicts(run: Run) -> list[str]:
-    """The study's answer in plain sentences: one per comparison with the control, or per variant where many, and what a
-    reference beats."""
-    tested = against_control(run)
-    if run.control is None:
-        return _best(run) + _beaten_by_references(run)
+    """The study's answer in plain sentences: one per comparison or, where many, a sum; and what passes a reference."""
+    tested = comparisons(run)
+    if not run.pairs:
+        return _best(run) + _against_references(run)
     if len(tested) > MOST_SENTENCES:
-        return [
-            _over_datasets(run, v, [c for (_, x), c in tested.items() if x == v])
-            for v in run.variants
-            if v in {variant for _, variant in tested}
-        ] + _beaten_by_references(run)
-    metric, control = metric_label(run.primary), run.label(run.control)
+        return _summed_up(run, tested) + _against_references(run)
+    metric = metric_label(run.primary)
     return [
-        f"On {dataset}, {run.label(variant)} {_WORDS[c.verdict].format(control)}: {metric} {fixed(c.mean_a, 4)} "
-        f"against {fixed(c.mean_b, 4)}{_change(c)} ({_certainty(c)}; {count(c.seeds, 'paired seed')})."
-        for (dataset, variant), c in tested.items()
-    ] + _beaten_by_references(run)
+        f"On {dataset}, {run.label(arm)} {_WORDS[c.verdict].format(run.label(than))}: {metric} {fixed(c.mean_a, 4)} "
+        f"against {fixed(c.mean_b, 4)}, {_certainty(c)}; {count(c.seeds, 'paired seed')}."
+        for (dataset, arm, than), c in tested.items()
+    ] + _against_references(run)
 
 
-def _beaten_by_references(run: Run) -> list[str]:
-    """Which variants have no better mean than a reference: what a reader must know before any difference.
-
-    By the primary metric, and for actions by NE, whose mean over actions gives a rare one the weight of any other.
-    """
-    metrics = dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary])
+def _against_references(run: Run) -> list[str]:
+    """Which variants pass each reference for new users and seeds: what a reader must know before any difference."""
+    metrics = reference_metrics(run)
     means = run.metric_table(metrics).groupby(level=["dataset", "variant"], sort=False).mean()
     sentences = []
-    for dataset, found in means.groupby(level="dataset", sort=False):
-        values = found.droplevel("dataset")
-        for reference in [v for v in values.index if v not in run.contenders]:
+    for dataset in run.datasets:
+        for reference in [v for v in run.variants if v not in run.contenders and (dataset, v) in means.index]:
             bars: dict[str, list[str]] = {}
             for metric in metrics:
-                bar = float(values[metric][reference])
-                worse = values[metric] >= bar if lower_is_better(metric) else values[metric] <= bar
-                if beaten := ", ".join(run.label(v) for v in run.contenders if worse.get(v)):
-                    bars.setdefault(beaten, []).append(f"{metric_label(metric)} {fixed(bar, 4)}")
+                groups: dict[str, list[str]] = {}
+                for variant in run.contenders:
+                    wide = over_users_and_seeds(run, dataset, variant, reference, metric)
+                    groups.setdefault(passes(wide, lower_is_better(metric)), []).append(run.label(variant))
+                said = "; ".join(f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups)
+                bar = fixed(float(means.loc[(dataset, reference), metric]), 4)
+                bars.setdefault(said, []).append(f"{metric_label(metric)} {bar}")
             sentences += [
-                f"On {dataset}, no better than {run.label(reference)} ({', '.join(bar)}, mean over seeds, untested): "
-                f"{beaten}."
-                for beaten, bar in bars.items()
+                f"On {dataset}, {run.label(reference)} ({', '.join(bar)}) is, by 95 % intervals over users and seeds, "
+                f"{said}."
+                for said, bar in bars.items()
             ]
     return sentences
 
 
-def _over_datasets(run: Run, variant: str, comparisons: list[Comparison]) -> str:
-    """One sentence on a variant over all data sets."""
-    control = run.label(run.control)
+def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
+    """Many comparisons: one sentence per pair over all data sets, or per verdict where there is one data set."""
+    if len(run.datasets) > 1:
+        pairs = dict.fromkeys((arm, than) for _, arm, than in tested)
+        return [_over_datasets(run, *p, [c for (_, arm, than), c in tested.items() if (arm, than) == p]) for p in pairs]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (_, arm, than), c in tested.items():
+        groups.setdefault((than, c.verdict), []).append(f"{run.label(arm)} ({fixed(c.difference, 4, sign=True)})")
+    order = sorted(groups, key=lambda key: list(_WORDS).index(key[1]))
+    where, metric = run.datasets[0], metric_label(run.primary)
+    return [
+        f"On {where}, {_MANY[verdict].format(run.label(than))}, by the difference in {metric}: "
+        f"{', '.join(groups[than, verdict])}."
+        for than, verdict in order
+    ]
+
+
+def _over_datasets(run: Run, arm: str, than: str, comparisons: list[Comparison]) -> str:
+    """One sentence on a pair over all data sets."""
     counts = Counter(c.verdict for c in comparisons)
-    parts = [f"{_WORDS[verdict].format(control)} on {counts[verdict]}" for verdict in _WORDS if counts[verdict]]
+    parts = [f"{_WORDS[verdict].format(run.label(than))} on {counts[verdict]}" for verdict in _WORDS if counts[verdict]]
     changes = [c.percent for c in comparisons if c.percent is not None]
     spread = (
         f": {metric_label(run.primary)} {fixed(min(changes), 1, sign=True)} % to {fixed(max(changes), 1, sign=True)} %"
+        if changes
+        else ""
     )
-    return f"{run.label(variant)} {', '.join(parts)} of {len(comparisons)} data sets{spread if changes else ''}."
+    return f"{run.label(arm)} {', '.join(parts)} of {len(comparisons)} data sets{spread}."
 
 
 def _best(run: Run) -> list[str]:
-    """The best variant on each data set, where the study names no control and so nothing is tested."""
+    """The best variant on each data set, where the study declares no comparison and so nothing is tested."""
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean()
     sentences = []
@@ -321,20 +349,25 @@ def _best(run: Run) -> list[str]:
         best = (values * direction).idxmax()
         sentences.append(
             f"On {dataset}, {run.label(best[1])} has the best {metric_label(run.primary)}: "
-            f"{fixed(float(values[best]), 4)}. The study names no control, so nothing was tested."
+            f"{fixed(float(values[best]), 4)}. The study names no control and no contrasts, so nothing was tested."
         )
     return sentences
-
-
-def _change(c: Comparison) -> str:
-    return "" if c.percent is None else f", {fixed(c.percent, 1, sign=True)} %"
 
 
 def _certainty(c: Comparison) -> str:
     if c.interval is None:
         return c.note
-    low, high = (fixed(end, 4, sign=True) for end in c.interval)
-    return f"95 % interval {low} to {high}, {CORRECTIONS[c.correction]} p {probability(c.p_adjusted)}"
+    intervals = [f"{_to(c.interval)} over seeds"]
+    if c.interval_users is not None:
+        intervals.append(f"{_to(c.interval_users)} over users and seeds")
+    return (
+        f"a difference of {fixed(c.difference, 4, sign=True)} (95 % interval {', '.join(intervals)}; "
+        f"{CORRECTIONS[c.correction]} p {probability(c.p_adjusted)})"
+    )
+
+
+def _to(interval: tuple[float, float]) -> str:
+    return " to ".join(fixed(end, 4, sign=True) for end in interval)
 
 
 # -- the page ---------------------------------------------------------------------------------------------------

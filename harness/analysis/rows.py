@@ -6,8 +6,9 @@ when they are needed, and what was read stays in memory (about 300 kB per cell o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.files import read_json
 
-__all__ = ["CANDIDATES", "OUTSIDE", "Run", "load_run", "lower_is_better", "metric_label", "read_outside"]
+__all__ = [
+    "ALL_PAIRS", "CANDIDATES", "LOOKS", "OUTSIDE", "Run", "declared_pairs", "load_run", "lower_is_better",
+    "metric_label", "read_looks", "read_outside",
+]  # fmt: skip
 
 CANDIDATES = {
     "unseen": "items of the user's history are removed from the candidates",
@@ -29,8 +33,13 @@ CANDIDATES = {
 }
 """The two protocols of a ranking, in words."""
 
+LOOKS = "looks.json"
+"""Beside a run's design: with how many seeds its verdicts were looked at, a number for each time that was more."""
 OUTSIDE = "outside.json"
 """Beside a run's design: variants and cells whose predictions another system made."""
+
+ALL_PAIRS = "all-pairs"
+"""What a study's ``contrasts`` say instead of a list: every two variants that are no references."""
 
 _NAMES = {
     "ndcg": "NDCG",
@@ -57,6 +66,25 @@ def metric_label(metric: str) -> str:
     name, _, action = metric.partition("/")
     family, at, cutoff = name.partition("@")
     return _NAMES.get(family, family) + at + cutoff + (f" ({action})" if action else "")
+
+
+def declared_pairs(
+    variants: Iterable[str],
+    control: str | None,
+    references: Sequence[str] = (),
+    contrasts: str | Sequence[Sequence[str]] = (),
+) -> list[tuple[str, str]]:
+    """The pairs (arm, than) that a study compares: each variant with the control, then the contrasts.
+
+    A pair stands once, in the control's direction where it has one. References are in none of the control's pairs.
+    """
+    contenders = [variant for variant in variants if variant not in references]
+    pairs = [(arm, control) for arm in contenders if arm != control] if control is not None else []
+    listed = [(b, a) for a, b in combinations(contenders, 2)] if contrasts == ALL_PAIRS else contrasts
+    for arm, than in listed:
+        if (arm, than) not in pairs and (than, arm) not in pairs:
+            pairs.append((arm, than))
+    return pairs
 
 
 @dataclass
@@ -104,13 +132,28 @@ class Run:
 
     @property
     def contenders(self) -> list[str]:
-        """All variants but the study's ``references``, which nothing is tested against."""
+        """All variants but the study's ``references``, which the control is not compared with."""
         return [v for v in self.variants if v not in (self.study.get("references") or ())]
 
     @property
-    def compared(self) -> list[str]:
-        """The variants that are tested against the control."""
-        return [v for v in self.contenders if v != self.control]
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs (arm, than) that are compared on each data set; with the data sets, the declared family."""
+        study = self.study
+        return declared_pairs(
+            self.variants, self.control, study.get("references") or (), study.get("contrasts") or ()
+        )  # fmt: skip
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """Variant -> what it is first compared with: the control, or the only variant that its contrasts name."""
+        found: dict[str, list[str]] = {}
+        for arm, than in self.pairs:
+            found.setdefault(arm, []).append(than)
+        return {
+            arm: self.control if self.control in thans else thans[0]
+            for arm, thans in found.items()
+            if len(thans) == 1 or self.control in thans
+        }
 
     @property
     def test(self) -> str:
@@ -121,6 +164,11 @@ class Run:
     def correction(self) -> str:
         """How p are corrected within their family: a key of ``statistics.CORRECTIONS``."""
         return str(self.study.get("correction") or "holm")
+
+    @property
+    def looks(self) -> list[int]:
+        """With how many seeds the verdicts were looked at so far, ascending."""
+        return read_looks(self.path)
 
     @property
     def variants(self) -> list[str]:
@@ -234,6 +282,18 @@ class Run:
 
         return per_user(metric, self.ranks(cell, phase, candidates))
 
+    def user_values(
+        self, cell: str, metric: str, phase: str = "test", candidates: str | None = None
+    ) -> np.ndarray | None:
+        """(U,) float64 values, one per user, whose mean is the metric; None where it is no mean over users (AUC)."""
+        if self.task == "retrieval":
+            return self.per_user(cell, metric, phase, candidates)
+        from harness.tasks.action_metrics import per_user
+
+        return self._keep(
+            ("user values", cell, metric, phase), lambda: per_user(metric, self.rows(cell, _ACTION_COLUMNS, phase))
+        )
+
     def metric(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> float:
         """One metric of one cell, from its rows. NaN where it is undefined."""
         key = ("metric", cell, metric, phase, candidates or self.candidates)
@@ -264,22 +324,26 @@ class Run:
         cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
         return {seed: self.metric(cell, metric, **options) for seed, cell in cells}
 
-    def differences(self, dataset: str, variant: str, control: str, metric: str, phase: str = "test") -> np.ndarray:
-        """(U, S) per-user differences variant - control of a ranking metric, over the seeds that both have.
+    def differences(
+        self, dataset: str, arm: str, than: str, metric: str, phase: str = "test", candidates: str | None = None
+    ) -> np.ndarray:
+        """(U, S) per-user differences arm - than, over the seeds that both have; (0, 0) where there are none, or the
+        metric is no mean over users.
 
         Raises:
             InputError: the two were not evaluated on the same users in the same order.
         """
-        ours = dict(zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True))
-        theirs = dict(zip(self.seeds(dataset, control), self.ids(dataset, control), strict=True))
+        ours = dict(zip(self.seeds(dataset, arm), self.ids(dataset, arm), strict=True))
+        theirs = dict(zip(self.seeds(dataset, than), self.ids(dataset, than), strict=True))
         pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
         self.check_same_users([cell for pair in pairs for cell in pair], phase)
-        if not pairs:
+        values = [[self.user_values(cell, metric, phase, candidates) for cell in pair] for pair in pairs]
+        if not pairs or any(found is None for pair in values for found in pair):
             return np.empty((0, 0))
-        return np.stack([self.per_user(a, metric, phase) - self.per_user(b, metric, phase) for a, b in pairs], axis=1)
+        return np.stack([a - b for a, b in values], axis=1)
 
     def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
-        """Raises :class:`InputError` unless all cells hold the same (user, target) pairs in the same order."""
+        """Raises :class:`InputError` unless all cells hold the same users and targets, or items, in one order."""
         first = None
         for cell in dict.fromkeys(cells):
             digest = self._keep(("users", cell, phase), lambda cell=cell: self._user_digest(cell, phase))
@@ -293,8 +357,8 @@ class Run:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _user_digest(self, cell: str, phase: str) -> bytes:
-        table = self.rows(cell, ["user", "target"], phase).combine_chunks()
-        return _hash_strings(table["user"], table["target"])
+        columns = ["user", "target" if self.task == "retrieval" else "item"]
+        return _hash_strings(*self.rows(cell, columns, phase).combine_chunks().columns)
 
     def _action_metrics(self, cell: str, phase: str) -> dict[str, dict[str, float | None]]:
         from harness.tasks import action_metrics
@@ -390,6 +454,19 @@ def read_outside(run: Path, own: Iterable[str]) -> dict[str, Any]:
     if both:
         raise InputError(f"{path}: '{both[0]}' is a variant of the study too; rename one of the two")
     return outside
+
+
+def read_looks(run: Path) -> list[int]:
+    """The looks that were noted in a run's folder; none in one without a report.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = run / LOOKS
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(type(seeds) is int and seeds > 0 for seeds in found):
+        raise InputError(f"{path} is no list of numbers of seeds; restore it from a copy")
+    return sorted(set(found))
 
 
 def _with_outside(study: dict[str, Any], run: Path) -> dict[str, Any]:

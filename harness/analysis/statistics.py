@@ -3,7 +3,9 @@
 The unit of replication is the seed. The same users are ranked by every run, so a test over users asks whether two
 *checkpoints* differ, and answers yes for two runs of one method that differ in nothing but their seed. Here A and B
 are paired by seed, and the default test is the paired t-test on the seeds' means, with Holm's correction in the
-declared family; the exact sign-flip test stands beside it. Users come back in :func:`two_level_interval`.
+declared family; the exact sign-flip test stands beside it. That speaks of these test users alone. "Better" and
+"worse" also need the difference to hold for new users, by :func:`two_level_interval`; between the two lies "on these
+users only".
 
 Tests are SciPy's, statsmodels' and scikit-posthocs'. The two-level intervals are ours, since no library has them.
 Nothing here is NaN: a number that does not exist is None, and ``note`` says why.
@@ -15,10 +17,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.weightstats import ttost_paired
 
 from harness.errors import InputError, nearest
@@ -42,8 +44,9 @@ __all__ = [
     "wilcoxon_warning",
 ]
 
-Verdict = Literal["better", "worse", "equivalent", "undecided"]
+Verdict = Literal["better", "worse", "equivalent", "on these users only", "undecided"]
 
+Key = TypeVar("Key")
 Test = Literal["t", "exact", "wilcoxon"]
 Correction = Literal["holm", "benjamini-hochberg"]
 
@@ -80,6 +83,13 @@ class Comparison:
     """Of the difference: Student's t over the seeds' differences. Not widened for the family."""
     interval_percent: tuple[float, float] | None
     """``interval`` in percent of |mean_b|, which is taken as known."""
+    of_users: bool
+    """Whether the values are means over a sample of users, so that a verdict needs ``p_users`` too."""
+    interval_users: tuple[float, float] | None
+    """Of the difference, for new seeds and new users: :func:`two_level_interval`. None where no user's values are
+    known, or the metric is no mean over users (AUC)."""
+    p_users: float | None
+    """Of the hypothesis that new seeds and new users show no difference; from the same two levels."""
     p: float | None
     """Two-sided paired t-test over seeds."""
     p_exact: float | None
@@ -91,13 +101,15 @@ class Comparison:
     margin: float | None
     """Differences smaller than this were declared not to matter."""
     p_equivalence: float | None
-    """TOST: the larger of the two one-sided p against -margin and +margin. None without a margin."""
+    """TOST: the larger of the two one-sided p against -margin and +margin; of a mean over users the larger of those
+    over seeds and over both levels. None without a margin, or where it needs users' values that are not known."""
     p_wilcoxon: float | None
     """Two-sided Wilcoxon signed-rank test over seeds, where it was asked for."""
     test: Test
     """Which p decides."""
     p_adjusted: float | None
     """The deciding p within the family; as it is before :func:`family`."""
+    p_users_adjusted: float | None
     p_equivalence_adjusted: float | None
     family_size: int
     correction: str
@@ -106,6 +118,27 @@ class Comparison:
     verdict: Verdict
     note: str
     """Why a number above is None, or another than usual; empty otherwise."""
+
+    def reversed(self) -> Comparison:
+        """The same comparison as B against A; every p and the family stay."""
+        turned: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+        scale = 100 / abs(self.mean_a) if self.mean_a else None
+        interval, interval_users = (
+            None if found is None else (-found[1], -found[0]) for found in (self.interval, self.interval_users)
+        )
+        return dataclasses.replace(
+            self,
+            mean_a=self.mean_b,
+            mean_b=self.mean_a,
+            difference=-self.difference,
+            percent=-scale * self.difference if scale else None,
+            interval=interval,
+            interval_percent=(scale * interval[0], scale * interval[1]) if scale and interval else None,
+            interval_users=interval_users,
+            d_z=None if self.d_z is None else -self.d_z,
+            probability_a_better=1 - self.probability_a_better,
+            verdict=turned.get(self.verdict, self.verdict),
+        )
 
     @property
     def p_deciding(self) -> float | None:
@@ -120,12 +153,17 @@ def compare(
     margin: float | None = None,
     higher_is_better: bool = True,
     test: Test = "t",
+    of_users: bool = False,
+    users: np.ndarray | None = None,
 ) -> Comparison:
     """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds.
 
-    All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated ``margin``
-    (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else "undecided". A
-    significant difference inside a stated margin is thus "equivalent": the margin says that it does not matter.
+    ``of_users``: the values are means over a sample of users, of whom ``users`` holds the (S, U) differences where
+    they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
+    ``margin`` (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
+    "undecided". Of means over users both need the two levels, seeds and users, to say so too; where only ``test``
+    rejects, it is "on these users only". A significant difference inside a stated margin is thus "equivalent": the
+    margin says that it does not matter.
 
     Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
     difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
@@ -146,6 +184,7 @@ def compare(
     scale = 100 / abs(mean_b) if mean_b else None
     deviation = float(differences.std(ddof=1)) if seeds > 1 else 0.0
     interval = p = p_exact = d_z = p_equivalence = None
+    both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
     note = ""
     if seeds == 1:
         note = "one seed: no test and no interval"
@@ -167,6 +206,9 @@ def compare(
         d_z = difference / deviation
         if margin:
             p_equivalence = float(ttost_paired(a, b, -margin, margin)[0])
+    p_users = both.p() if both and p is not None else None
+    if of_users and p_equivalence is not None:
+        p_equivalence = None if both is None else max(p_equivalence, both.p_equivalence(margin))
     # Its warning stands beside the tables; a copied run has no p by any test.
     p_wilcoxon = wilcoxon(a, b) if test == "wilcoxon" and p is not None else None
     better, worse = (a, b) if higher_is_better else (b, a)
@@ -180,6 +222,9 @@ def compare(
         confidence=confidence,
         interval=interval,
         interval_percent=(scale * interval[0], scale * interval[1]) if scale and interval else None,
+        of_users=of_users,
+        interval_users=both.interval if both else None,
+        p_users=p_users,
         p=p,
         p_exact=p_exact,
         p_wilcoxon=p_wilcoxon,
@@ -189,6 +234,7 @@ def compare(
         p_equivalence=p_equivalence,
         test=test,
         p_adjusted={"t": p, "exact": p_exact, "wilcoxon": p_wilcoxon}[test],
+        p_users_adjusted=p_users,
         p_equivalence_adjusted=p_equivalence,
         family_size=1,
         correction="none",
@@ -200,18 +246,21 @@ def compare(
 
 
 def family(
-    comparisons: Mapping[str, Comparison],
+    comparisons: Mapping[Key, Comparison],
     method: Correction | Literal["none"] = "holm",
     alpha: float = 0.05,
     declared: int = 0,
-) -> dict[str, Comparison]:
+    looks: int = 1,
+) -> dict[Key, Comparison]:
     """The comparisons with p adjusted within their family, and verdicts at ``alpha``, in the same order.
 
     Holm for a declared family, Benjamini-Hochberg for exploration. A comparison without a p (one seed, say) counts
     towards the family's size: it was declared. So does one that is not here because its runs failed: ``declared`` is
-    the size that the design gave the family, where that is larger. Equivalence p are a family of their own with the
-    same method; since no difference can be both zero and beyond its margin, each kind of false verdict is controlled
-    at ``alpha``.
+    the size that the design gave the family, where that is larger. The p over both levels are corrected in the same
+    way. Equivalence p are a family of their own with the same method; since no difference can be both zero and beyond
+    its margin, each kind of false verdict is controlled at ``alpha``. ``looks``: how often the family is looked at
+    while seeds are added; every p is multiplied by it besides (Bonferroni), so that going on until p is small does not
+    pay.
 
     Raises:
         InputError: unknown method, or alpha outside (0, 1).
@@ -222,13 +271,22 @@ def family(
         raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
     members = list(comparisons.values())
     absent = [None] * max(declared - len(members), 0)
-    different = _adjust([c.p_deciding for c in members] + absent, method)[: len(members)]
-    equivalent = _adjust([c.p_equivalence for c in members] + absent, method)[: len(members)]
+
+    def adjust(p: list[float | None]) -> list[float | None]:
+        adjusted = _adjust(p + absent, method)[: len(members)]
+        return [None if value is None else min(1.0, looks * value) for value in adjusted]
+
+    different = adjust([c.p_deciding for c in members])
+    over_users = adjust([c.p_users for c in members])
+    equivalent = adjust([c.p_equivalence for c in members])
     adjusted = {}
-    for name, member, p, p_equivalence in zip(comparisons, members, different, equivalent, strict=True):
+    for name, member, p, p_users, p_equivalence in zip(
+        comparisons, members, different, over_users, equivalent, strict=True
+    ):
         within = dataclasses.replace(
             member,
             p_adjusted=p,
+            p_users_adjusted=p_users,
             p_equivalence_adjusted=p_equivalence,
             family_size=max(len(members), declared),
             correction=method,
@@ -245,12 +303,36 @@ class TwoLevel:
     difference: float
     interval: tuple[float, float]
     standard_error: float
+    seed_error: float
+    """The standard error that the seeds alone give: the paired t-test's."""
     seed_share: float
     """Share of the random-effects variance that more seeds would shrink and more users alone would not, 0 to 1."""
     seeds: int
     users: int
     confidence: float
     method: str
+
+    def half_width(self, alpha: float) -> float:
+        """Of the interval at confidence 1 - alpha, by random effects."""
+        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seeds - 1, self.users - 1])
+        half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
+        # The averaged quantile can fall faster than a small user effect adds to the error.
+        return float(max(half, over_seeds * self.seed_error))
+
+    def p(self, value: float = 0.0) -> float:
+        """Two-sided p of a true mean of ``value``: where the interval's end touches it."""
+        distance = abs(self.difference - value)
+        if distance == 0:
+            return 1.0
+        smallest = -70.0  # ln p; far below, SciPy's quantiles break down
+        if self.half_width(math.exp(smallest)) <= distance:
+            return 0.0
+        return math.exp(optimize.brentq(lambda log: self.half_width(math.exp(log)) - distance, smallest, 0.0))
+
+    def p_equivalence(self, margin: float) -> float:
+        """The larger of the one-sided p against -margin and +margin."""
+        half = max(self.p(-margin), self.p(margin)) / 2
+        return half if abs(self.difference) < margin else 1 - half
 
 
 def two_level_interval(
@@ -299,28 +381,23 @@ def two_level_interval(
     mean_square_residual = float(np.vdot(residual, residual)) / ((seeds - 1) * (users - 1))
     of_users = max(mean_square_users - mean_square_residual, 0.0)
     variance = mean_square_seeds + of_users  # of the mean, times S U
-    share = float(mean_square_seeds / variance) if variance else 1.0
-    if method == "pigeonhole":
-        means = _pigeonhole(d, resamples, np.random.default_rng(seed))
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-        error = means.std(ddof=1)
-    else:
-        error = math.sqrt(variance / (seeds * users))
-        quantiles = stats.t.ppf((1 + confidence) / 2, [seeds - 1, users - 1])
-        half = np.dot(quantiles, [share, 1 - share]) * error
-        # The averaged quantile can fall faster than a small user effect adds to the error.
-        half = max(half, quantiles[0] * math.sqrt(mean_square_seeds / (seeds * users)))
-        low, high = mean - half, mean + half
-    return TwoLevel(
+    found = TwoLevel(
         difference=float(mean),
-        interval=(float(low), float(high)),
-        standard_error=float(error),
-        seed_share=share,
+        interval=(float(mean), float(mean)),
+        standard_error=math.sqrt(variance / (seeds * users)),
+        seed_error=math.sqrt(mean_square_seeds / (seeds * users)),
+        seed_share=float(mean_square_seeds / variance) if variance else 1.0,
         seeds=seeds,
         users=users,
         confidence=confidence,
         method=method,
     )
+    if method == "pigeonhole":
+        means = _pigeonhole(d, resamples, np.random.default_rng(seed))
+        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return dataclasses.replace(found, interval=(float(low), float(high)), standard_error=float(means.std(ddof=1)))
+    half = found.half_width(1 - confidence)
+    return dataclasses.replace(found, interval=(found.difference - half, found.difference + half))
 
 
 def wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
@@ -474,10 +551,11 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _verdict(comparison: Comparison) -> Verdict:
-    c = comparison
+def _verdict(c: Comparison) -> Verdict:
     if c.p_equivalence_adjusted is not None and c.p_equivalence_adjusted <= c.alpha:
         return "equivalent"
     if c.p_adjusted is None or c.p_adjusted > c.alpha:
         return "undecided"
+    if c.of_users and (c.p_users_adjusted is None or c.p_users_adjusted > c.alpha):
+        return "on these users only"
     return "better" if (c.difference > 0) == c.higher_is_better else "worse"

@@ -1,4 +1,4 @@
-"""The tables of one study: results, differences to the control, candidate protocols, cost.
+"""The tables of one study: results, declared differences, candidate protocols, cost.
 
 All but the cost table are a function of the rows and the design alone: they hold no time and no date, so a study
 that was interrupted and resumed prints the same bytes.
@@ -7,29 +7,44 @@ that was interrupted and resumed prints the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from harness.analysis.comparisons import against_control, over_users_and_seeds
+from harness.analysis.comparisons import (
+    Contrast,
+    base_of_all,
+    comparisons,
+    looks_corrected_for,
+    named,
+    over_users_and_seeds,
+    to_base,
+)
 from harness.analysis.decoding_tables import decoding_table
 from harness.analysis.noise import noise_tables
 from harness.analysis.provenance import count, incomplete, provenance
 from harness.analysis.published import load_published, published_folder, published_table
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.slices import history_table
-from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
+from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, TwoLevel, wilcoxon_warning
 from harness.analysis.tables import Column, Entry, Line, Table, between, fixed, probability
 from harness.analysis.tuning import ledger_table, load_tuning, mark_unequal
 from harness.errors import InputError, nearest
 from harness.files import as_file_name
 
-__all__ = ["cost_table", "differences_table", "evidence_tables", "results_table", "study_tables"]
+__all__ = [
+    "cost_table", "differences_table", "evidence_tables", "passes", "reference_metrics", "references_table",
+    "results_table", "study_tables",
+]  # fmt: skip
 
 DIGITS = 4
 _RELATIVE = "percent"
 _ADJUSTED = {"holm": ("p_holm", "Holm p"), "benjamini-hochberg": ("p_bh", "BH p")}
 """Correction -> key and title of the column."""
+THESE = "(*)"
+"""Marks a difference on these users only."""
 WIDEST = 6
 """More columns of results than this are stacked, one block of lines per data set."""
 
@@ -49,10 +64,12 @@ def study_tables(run: Run) -> list[Table]:
 def evidence_tables(run: Run) -> list[Table]:
     """The tables that are a function of rows and design alone."""
     tables = [results_table(run, name, **choice) for name, choice in _choices(run).items()]
-    if run.control is not None and run.compared:
+    if run.pairs:
         tables.append(differences_table(run))
         if run.task == "action":
             tables += [relative_table(run), *per_action_tables(run)]
+    if passing := references_table(run):
+        tables.append(passing)
     if run.task == "retrieval":
         tables.append(candidates_table(run))
         if by_length := history_table(run):
@@ -72,9 +89,11 @@ def results_table(
     ``rows`` are variants, ``columns`` metrics, ``datasets`` data sets; each defaults to all of the study.
     """
     rows, columns, datasets = list(rows or run.variants), list(columns or run.metrics), list(datasets or run.datasets)
-    tested = against_control(run) if run.primary in columns else {}
+    declared = comparisons(run) if run.primary in columns else {}
+    tested = _by_base(run, declared)
+    elsewhere = len(declared) - len(tested)
     cells = {
-        (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {})
+        (dataset, metric): _results(run, dataset, metric, rows, tested if metric == run.primary else {}, errors=True)
         for dataset in datasets
         for metric in columns
     }
@@ -100,27 +119,43 @@ def results_table(
     references = [run.label(v) for v in rows if v not in run.contenders]
     data = f" Data: {datasets[0]}." if len(datasets) == 1 else ""
     caption = f"{_title(run)}{data} Test part, mean ± standard deviation over seeds; best in bold, second underlined."
+    if any(entry.error for column in cells.values() for entry in column.values()):
+        caption += f" In brackets behind {metric_label(run.primary)}: its standard error over users."
     if tested:
-        marked = any(entry.mark for column in cells.values() for entry in column.values())
-        metric, control = metric_label(run.primary), run.label(run.control)
-        caption += f" Δ %: {metric} relative to {control}"
+        marks = {entry.mark for column in cells.values() for entry in column.values()} - {""}
+        metric, base = metric_label(run.primary), base_of_all(run)
+        against = run.label(base) if base else "what it is compared with"
+        caption += f" Δ %: {metric} relative to {against}"
         caption += ", over the seeds that both have." if incomplete(run, datasets, rows) else "."
-    if any(c.p is not None for c in tested.values()):
+    if any(c.p is not None for c in tested.values()) and ("*" in marks or not elsewhere):
         corrected = CORRECTIONS[run.correction]
         caption += (
             (
-                f" *: {metric} differs from {control}'s"
-                if marked
-                else f" No {'tested ' if references else ''}{metric} differs from {control}'s"
+                f" *: {metric} differs from that of {against}"
+                if "*" in marks
+                else f" No {'tested ' if references else ''}{metric} differs from that of {against}"
             )
-            + f" at p < 0.05 ({TESTS[run.test]} over seeds, {corrected}'s correction for "
+            + f" at p < 0.05 ({TESTS[run.test]} over seeds, and over seeds and users; {corrected}'s correction for "
             + f"{count(_family_size(tested), 'comparison')})."
+            + (f" {THESE}: over seeds alone, so on these users only." if THESE in marks else "")
         )
-    if references and run.control is not None:
-        caption += f" For orientation, not tested: {', '.join(references)}."
-    notes = (*provenance(run, datasets, rows), *_undefined(run, datasets, columns), *_outside(run, datasets, rows))
+    if elsewhere:
+        caption += f" {count(elsewhere, 'more comparison')} in the table of differences."
+    if references:
+        caption += f" For orientation: {', '.join(references)} (see the table of references)."
+    notes = (
+        *provenance(run, datasets, rows),
+        *_deterministic(run, datasets, rows),
+        *_undefined(run, datasets, columns),
+        *_outside(run, datasets, rows),
+    )
     label = f"{run.name}-{name}"
     return Table(name, caption, "Variant", tuple(heads), tuple(lines), notes, label)
+
+
+def _by_base(run: Run, tested: Mapping[Contrast, Comparison]) -> dict[tuple[str, str], Comparison]:
+    """(data set, variant) -> its comparison with what it is first compared with."""
+    return {(d, arm): c for (d, arm, than), c in tested.items() if run.bases.get(arm) == than}
 
 
 def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
@@ -134,56 +169,55 @@ def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str
 
 
 def differences_table(run: Run) -> Table:
-    """Each variant against the control on the primary metric: how much, how sure, and the verdict."""
-    tested = against_control(run)
-    points = run.task == "retrieval"
+    """The declared pairs on the primary metric: how much, how sure, and the verdict."""
+    tested = comparisons(run)
+    known = any(c.interval_users is not None for c in tested.values())
+    adjusted_key, adjusted_title = _ADJUSTED[run.correction]
     heads = [
         Column("difference", "Difference"),
         Column("percent", "Δ %"),
         Column("interval", "95 % interval"),
-        *([Column("two-level", "Users × seeds")] if points else []),
-        Column("d_z", "d_z"),
+        *([Column("two-level", "Users × seeds")] if known else []),
+        Column("better", "P(better)"),
         Column("p", "p"),
-        Column(*_ADJUSTED[run.correction]),
+        Column(adjusted_key, adjusted_title),
+        *([Column(f"{adjusted_key}_users", f"{adjusted_title}, users")] if known else []),
         Column("p_exact", "Exact p"),
         Column("verdict", "Verdict", align="l"),
     ]
     lines = []
     for dataset in run.datasets:
-        for variant in run.compared:
-            c = tested.get((dataset, variant))
-            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
+        for arm, than in run.pairs:
+            c = tested.get((dataset, arm, than))
+            ids = tuple(run.ids(dataset, arm) + run.ids(dataset, than))
             if c is None:
                 entries: tuple[Entry, ...] = (Entry(),) * (len(heads) - 1) + (Entry("not run", "not run"),)
             else:
-                wide = over_users_and_seeds(run, dataset, variant) if points else None
                 entries = (
                     Entry(fixed(c.difference, DIGITS, sign=True), c.difference),
                     Entry(fixed(c.percent, 1, sign=True), c.percent),
                     Entry(between(c.interval, DIGITS), _pair(c.interval)),
-                    *(
-                        [Entry(between(wide and wide.interval, DIGITS), _pair(wide and wide.interval))]
-                        if points
-                        else []
-                    ),
-                    Entry(fixed(c.d_z, 2, sign=True), c.d_z),
+                    *([Entry(between(c.interval_users, DIGITS), _pair(c.interval_users))] if known else []),
+                    Entry(fixed(c.probability_a_better, 2), c.probability_a_better),
                     Entry(probability(c.p), c.p),
                     Entry(probability(c.p_adjusted), c.p_adjusted),
+                    *([Entry(probability(c.p_users_adjusted), c.p_users_adjusted)] if known else []),
                     Entry(probability(c.p_exact), c.p_exact),
                     Entry(c.verdict, c.verdict),
                 )
             entries = tuple(_with_cells(entry, ids) for entry in entries)
-            lines.append(Line(variant, run.label(variant), entries, dataset if len(run.datasets) > 1 else ""))
-    metric, control = metric_label(run.primary), run.label(run.control)
+            lines.append(Line(*named(run, arm, than), entries, dataset if len(run.datasets) > 1 else ""))
+    metric = metric_label(run.primary)
     corrected = CORRECTIONS[run.correction]
     adjusted = "" if run.test == "t" else f"of the {TESTS[run.test]}, "
     caption = (
-        f"Difference in {metric} to {control}, paired over seeds"
+        f"Difference in {metric}{to_base(run)}, paired over seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
-        f"{'; users × seeds: 95 % interval for new users and new seeds' if points else ''}; d_z: mean over standard "
-        f"deviation of the seeds' differences; {_ADJUSTED[run.correction][1]}: {adjusted}within the family of "
-        f"{_family_size(tested)}; exact p: sign-flip test (never below 2 / 2ⁿ for n seeds). The verdict is "
-        f"{corrected}'s at 0.05{_margin(run)}."
+        f"{'; users × seeds: 95 % interval for new users and new seeds' if known else ''}; "
+        f"P(better): how often one of its runs beats one of the other's; {adjusted_title}: {adjusted}within the family "
+        f"of {_family_size(tested)}{', over seeds, and over users and seeds' if known else ''}; exact p: sign-flip "
+        f"test (never below 2 / 2ⁿ for n seeds). The verdict is {corrected}'s at 0.05: better or worse need both p, "
+        f"the seeds' alone holds for these users only{_margin(run)}."
     )
     if lower_is_better(run.primary):
         caption += f" Lower {metric} is better."
@@ -196,22 +230,79 @@ def _family_size(tested: Mapping[Any, Comparison]) -> int:
     return next(iter(tested.values())).family_size if tested else 0
 
 
+def references_table(run: Run) -> Table | None:
+    """Whether each variant passes each reference, for new seeds and new users; None without references."""
+    metrics = reference_metrics(run)
+    heads = [
+        Column(f"{metric}/{key}", title, metric_label(metric) if len(metrics) > 1 else "", align)
+        for metric in metrics
+        for key, title, align in (
+            ("difference", "Difference", "r"), ("two-level", "Users × seeds", "r"), ("passes", "Passes", "l")
+        )
+    ]  # fmt: skip
+    lines = []
+    for dataset in run.datasets:
+        for reference in [v for v in run.variants if v not in run.contenders]:
+            for variant in run.contenders:
+                ids = tuple(run.ids(dataset, variant) + run.ids(dataset, reference))
+                entries: list[Entry] = []
+                for metric in metrics:
+                    wide = over_users_and_seeds(run, dataset, variant, reference, metric)
+                    said = passes(wide, lower_is_better(metric))
+                    entries += [
+                        Entry(fixed(wide and wide.difference, DIGITS, sign=True), wide and wide.difference, cells=ids),
+                        Entry(between(wide and wide.interval, DIGITS), _pair(wide and wide.interval), cells=ids),
+                        Entry(said, said, cells=ids),
+                    ]
+                where = f"{dataset}, " if len(run.datasets) > 1 else ""
+                key = f"{variant}/{reference}"
+                lines.append(Line(key, run.label(variant), tuple(entries), f"{where}{run.label(reference)}"))
+    if not lines:
+        return None
+    shown = " and ".join(metric_label(metric) for metric in metrics)
+    caption = (
+        f"Differences in {shown} to the references{'' if len(run.datasets) > 1 else ' on ' + run.datasets[0]}, with "
+        "the 95 % interval for new seeds and new users. A variant passes a reference where the whole interval is on "
+        "the better side of 0, does not where it is on the other, else it is undecided; the number of comparisons is "
+        "not corrected for."
+    )
+    notes = provenance(run, run.datasets, run.variants)
+    return Table(
+        "references", caption, "Variant", tuple(heads), tuple(lines), notes, f"{run.name}-references", "Reference"
+    )  # fmt: skip
+
+
+def reference_metrics(run: Run) -> list[str]:
+    """What variants are held against references by: the primary metric; for actions NE too, whose mean over actions
+    gives a rare one the weight of any other."""
+    return list(dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary]))
+
+
+def passes(wide: TwoLevel | None, lower: bool) -> str:
+    """Whether a difference to a reference is for the better: "yes", "no", "undecided"; "not tested" without seeds."""
+    if wide is None:
+        return "not tested"
+    low, high = (-wide.interval[1], -wide.interval[0]) if lower else wide.interval
+    return "yes" if low > 0 else "no" if high < 0 else "undecided"
+
+
 def relative_table(run: Run) -> Table:
-    """Relative difference to the control in percent, with its 95 % interval, on every metric."""
+    """The declared pairs on every metric: relative difference in percent, with its 95 % interval."""
     metrics = run.metrics
-    tested = {metric: against_control(run, metric) for metric in metrics}
+    tested = {metric: comparisons(run, metric) for metric in metrics}
     heads = tuple(Column(m, metric_label(m) + (" ↓" if lower_is_better(m) else "")) for m in metrics)
     lines = []
     for dataset in run.datasets:
-        for variant in run.compared:
-            ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
-            entries = [_relative_entry(tested[metric].get((dataset, variant)), ids) for metric in metrics]
-            lines.append(Line(variant, run.label(variant), tuple(entries), dataset if len(run.datasets) > 1 else ""))
+        for arm, than in run.pairs:
+            ids = tuple(run.ids(dataset, arm) + run.ids(dataset, than))
+            entries = [_relative_entry(tested[metric].get((dataset, arm, than)), ids) for metric in metrics]
+            lines.append(Line(*named(run, arm, than), tuple(entries), dataset if len(run.datasets) > 1 else ""))
     corrected = CORRECTIONS[run.correction]
     caption = (
-        f"Relative difference to {run.label(run.control)} in percent, with the 95 % interval over paired seeds"
+        f"Relative difference{to_base(run)} in percent, with the 95 % interval over paired seeds"
         f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. *: p < 0.05 by "
-        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric."
+        f"{'a' if run.test == 't' else 'an'} {TESTS[run.test]}, with {corrected}'s correction within each metric, and "
+        f"over users and seeds too; {THESE}: over seeds alone, so on these users only."
     )
     notes = provenance(run, run.datasets, run.variants)
     return Table("relative", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-relative")
@@ -243,8 +334,7 @@ def _relative_entry(c: Comparison | None, ids: tuple[str, ...]) -> Entry:
     if c is None or c.percent is None:
         return Entry(cells=ids)
     interval = "" if c.interval_percent is None else f" {between(c.interval_percent, 2)}"
-    mark = "*" if c.verdict in ("better", "worse") else ""
-    return Entry(fixed(c.percent, 2, sign=True) + interval, c.percent, mark=mark, cells=ids)
+    return Entry(fixed(c.percent, 2, sign=True) + interval, c.percent, mark=_mark(c), cells=ids)
 
 
 def candidates_table(run: Run) -> Table:
@@ -330,9 +420,18 @@ def _choices(run: Run) -> dict[str, dict[str, list[str]]]:
 
 
 def _results(
-    run: Run, dataset: str, metric: str, rows: Sequence[str], tested: dict, candidates: str | None = None
+    run: Run,
+    dataset: str,
+    metric: str,
+    rows: Sequence[str],
+    tested: dict,
+    candidates: str | None = None,
+    errors: bool = False,
 ) -> dict[str, Entry]:
-    """One column: mean ± sd of each variant, the best two marked, with stars where the test found a difference."""
+    """One column: mean ± sd of each variant, the best two marked, with stars where the test found a difference.
+
+    ``errors``: with the standard error over users, which is shown for the primary metric and else in the CSV file only.
+    """
     values = {v: list(run.by_seed(dataset, v, metric, candidates=candidates).values()) for v in rows}
     values = {v: [x for x in found if np.isfinite(x)] for v, found in values.items()}
     means = {v: float(np.mean(found)) for v, found in values.items() if found}
@@ -341,28 +440,52 @@ def _results(
     entries = {}
     for variant, found in values.items():
         entry = _mean(found, DIGITS)
-        verdict = tested.get((dataset, variant))
-        entries[variant] = Entry(
-            entry.text,
-            entry.value,
-            entry.spread,
-            entry.spread_value,
-            mark="*" if verdict is not None and verdict.verdict in ("better", "worse") else "",
+        error = _error_over_users(run, dataset, variant, metric) if errors and found else None
+        entries[variant] = replace(
+            entry,
+            error=fixed(error, DIGITS) if error is not None and metric == run.primary else "",
+            error_value=error,
+            mark=_mark(tested.get((dataset, variant))),
             style=styles.get(means.get(variant), ""),
             cells=tuple(run.ids(dataset, variant)),
         )
     return entries
 
 
+def _error_over_users(run: Run, dataset: str, variant: str, metric: str) -> float | None:
+    """Standard error over users of the mean over seeds and users: how far it would move with other users."""
+    cells = run.ids(dataset, variant)
+    run.check_same_users(cells)
+    values = [run.user_values(cell, metric) for cell in cells]
+    if any(found is None for found in values) or len(values[0]) < 2:
+        return None
+    return float(stats.sem(np.mean(values, axis=0)))
+
+
+def _deterministic(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """Which variants have no deviation, because their rows are the same in every seed."""
+    found = [
+        run.label(v)
+        for v in rows
+        if all(len({*found.values()}) == 1 < len(found) for found in (run.by_seed(d, v, run.primary) for d in datasets))
+    ]
+    return [f"Deterministic, the same in every seed: {', '.join(found)}."] if found else []
+
+
+def _mark(c: Comparison | None) -> str:
+    return {"better": "*", "worse": "*", "on these users only": THESE}.get(c.verdict, "") if c else ""
+
+
 def _relative(run: Run, dataset: str, rows: Sequence[str], tested: dict) -> dict[str, Entry]:
-    """The column of relative differences to the control, in percent of its mean."""
+    """The column of relative differences, in percent of the mean of what a variant is compared with."""
     entries = {}
     for variant in rows:
         comparison = tested.get((dataset, variant))
-        ids = tuple(run.ids(dataset, variant) + run.ids(dataset, run.control))
-        entries[variant] = Entry(cells=ids)
+        base = run.bases.get(variant)
+        entries[variant] = Entry(cells=tuple(run.ids(dataset, variant) + (run.ids(dataset, base) if base else [])))
         if comparison is not None:
-            entries[variant] = Entry(fixed(comparison.percent, 1, sign=True), comparison.percent, cells=ids)
+            shown = fixed(comparison.percent, 1, sign=True)
+            entries[variant] = Entry(shown, comparison.percent, cells=entries[variant].cells)
     return entries
 
 
@@ -370,7 +493,7 @@ def _mean(values: Sequence[float], digits: int, spread: bool = True) -> Entry:
     if not values:
         return Entry()
     mean = float(np.mean(values))
-    if len(values) == 1 or not spread:
+    if len(set(values)) == 1 or not spread:
         return Entry(_thousands(mean, digits), mean)
     sd = float(np.std(values, ddof=1))
     return Entry(_thousands(mean, digits), mean, _thousands(sd, digits), sd)
@@ -382,7 +505,7 @@ def _thousands(value: float, digits: int) -> str:
 
 
 def _with_cells(entry: Entry, cells: tuple[str, ...]) -> Entry:
-    return Entry(entry.text, entry.value, entry.spread, entry.spread_value, entry.mark, entry.style, cells)
+    return replace(entry, cells=cells)
 
 
 def _pair(interval: tuple[float, float] | None) -> str | None:
@@ -396,7 +519,10 @@ def _title(run: Run) -> str:
 
 def _margin(run: Run) -> str:
     margin = run.study.get("equivalence_margin")
-    return f"; equivalent: within ±{margin:g} by two one-sided tests" if margin else ""
+    if not margin:
+        return ""
+    shown = f"{margin} of the mean of what is compared with" if isinstance(margin, str) else f"{margin:g}"
+    return f"; equivalent: within ±{shown} by two one-sided tests, over seeds and over users and seeds"
 
 
 def _undefined(run: Run, datasets: Sequence[str], metrics: Sequence[str]) -> list[str]:
@@ -421,11 +547,13 @@ def _undefined(run: Run, datasets: Sequence[str], metrics: Sequence[str]) -> lis
 
 def _test_notes(run: Run, tested: dict) -> list[str]:
     notes: dict[str, list[str]] = {}
-    for (dataset, variant), comparison in tested.items():
+    for (dataset, *pair), comparison in tested.items():
         if comparison.note:
-            where = run.label(variant) + (f" on {dataset}" if len(run.datasets) > 1 else "")
+            where = named(run, *pair)[1] + (f" on {dataset}" if len(run.datasets) > 1 else "")
             notes.setdefault(comparison.note, []).append(where)
     said = [f"{', '.join(where)}: {note}." for note, where in notes.items()]
+    if (looks := looks_corrected_for(run)) > 1:
+        said.append(f"Every corrected p holds for {looks} looks while seeds are added (Bonferroni).")
     if run.correction == "benjamini-hochberg":
         said.append(
             "Benjamini-Hochberg's correction is for exploration: of the differences that it finds, 5 % at the most are "

@@ -7,12 +7,11 @@ value in full precision (for the CSV file) and the ids of the cells it was deriv
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -42,6 +41,9 @@ class Entry:
     style: Literal["", "best", "second"] = ""
     cells: tuple[str, ...] = ()
     """Ids of the cells that the entry was derived from."""
+    error: str = ""
+    """Standard error over users as printed behind the spread, empty where it is not shown."""
+    error_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,7 @@ _TEX = {
 
 def escape_latex(text: str) -> str:
     """Plain text with everything escaped that LaTeX reads as a command. Letters stay as they are (UTF-8)."""
-    parts = _SUBSCRIPT.split(text)
-    return r"$d_z$".join("".join(_TEX.get(character, character) for character in part) for part in parts)
-
-
-_SUBSCRIPT = re.compile(r"\bd_z\b")
-"""The one symbol with a subscript that tables use: the paired effect size."""
+    return "".join(_TEX.get(character, character) for character in text)
 
 
 def latex(table: Table) -> str:
@@ -155,7 +152,10 @@ def latex(table: Table) -> str:
     the same decimals, their points stand in line.
     """
     tex, dagger = escape_latex, r"\dagger"
-    spread = [any(line.entries[i].spread or line.entries[i].mark for line in table.lines) for i in range(_width(table))]
+    spread = [
+        any(e.spread or e.error or e.mark for e in (line.entries[i] for line in table.lines))
+        for i in range(_width(table))
+    ]
     kinds = [r"r@{\,}l" if spread[i] else _latex_kind(table, i) for i in range(_width(table))]
     first = r"p{0.28\linewidth}" if max(len(line.label) for line in table.lines) > LONG else "l"
     out = [
@@ -189,7 +189,8 @@ def latex(table: Table) -> str:
             parts = [tex(line.label)]
             for entry, wide in zip(line.entries, spread, strict=True):
                 text = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}[entry.style] % tex(entry.text)
-                behind = rf"{{\scriptsize $\pm$ {tex(entry.spread)}}}" if entry.spread else ""
+                behind = tex(" ".join(_behind(entry)))
+                behind = rf"{{\scriptsize {behind}}}" if behind else ""
                 mark = f"$^{{{entry.mark.replace('†', dagger)}}}$" if entry.mark else ""
                 parts += [text, behind + mark] if wide else [text]
             out.append(f"    {' & '.join(parts)} \\\\")
@@ -216,7 +217,7 @@ def _latex_size(table: Table) -> list[str]:
     for i, column in enumerate(table.columns):
         # A spread is set in a script size, hence three quarters of its letters.
         entries = [
-            len(e.text) + (0.75 * (len(e.spread) + 2) if e.spread else 0) for e in (x.entries[i] for x in table.lines)
+            len(e.text) + 0.75 * sum(len(part) + 1 for part in _behind(e)) for e in (x.entries[i] for x in table.lines)
         ]
         widths.append(min(LONG, max(len(column.title), *entries)))
     letters = sum(widths) + 2 * len(widths)
@@ -236,7 +237,7 @@ def markdown(table: Table) -> str:
 
     def shown(entry: Entry) -> str:
         text = {"best": "**%s**", "second": "<ins>%s</ins>", "": "%s"}[entry.style] % cell(entry.text)
-        return text + (f" ± {entry.spread}" if entry.spread else "") + cell(entry.mark)
+        return " ".join([text, *_behind(entry)]) + cell(entry.mark)
 
     grouped = any(line.group for line in table.lines)
     heads = [
@@ -254,20 +255,24 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Values in full precision (12 significant digits), a column ``... sd`` behind each that has a spread."""
+    """Values in full precision (12 significant digits). Behind each that has them stand ``... sd``, over seeds, and
+    ``... se``, over users."""
     grouped = any(line.group for line in table.lines)
     spread = [any(line.entries[i].spread for line in table.lines) for i in range(_width(table))]
+    errors = [any(line.entries[i].error_value is not None for line in table.lines) for i in range(_width(table))]
     marks = [any(line.entries[i].mark for line in table.lines) for i in range(_width(table))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = []
-    for column, wide, marked in zip(table.columns, spread, marks, strict=True):
-        heads += [column.key] + [f"{column.key} sd"] * wide + [f"{column.key} mark"] * marked
+    for column, wide, known, marked in zip(table.columns, spread, errors, marks, strict=True):
+        heads += [column.key] + [f"{column.key} sd"] * wide + [f"{column.key} se"] * known
+        heads += [f"{column.key} mark"] * marked
     writer.writerow([*([table.block.lower()] if grouped else []), "key", "label", *heads])
     for line in table.lines:
         values = []
-        for entry, wide, marked in zip(line.entries, spread, marks, strict=True):
-            values += [_full(entry.value)] + [_full(entry.spread_value)] * wide + [entry.mark] * marked
+        for entry, wide, known, marked in zip(line.entries, spread, errors, marks, strict=True):
+            values += [_full(entry.value)] + [_full(entry.spread_value)] * wide + [_full(entry.error_value)] * known
+            values += [entry.mark] * marked
         writer.writerow([*([line.group] if grouped else []), line.key, line.label, *values])
     return out.getvalue()
 
@@ -277,38 +282,42 @@ def html_table(table: Table) -> str:
     head = ""
     if any(column.group for column in table.columns):
         cells = "".join(
-            f'<th scope="colgroup" colspan="{len(members)}" class="group">{_esc(group)}</th>'
+            f'<th scope="colgroup" colspan="{len(members)}" class="group">{escape(group)}</th>'
             for group, members in _column_groups(table)
         )
         head = f"<tr><td></td>{cells}</tr>"
-    titles = "".join(f'<th scope="col" class="{c.align}">{_esc(c.title)}</th>' for c in table.columns)
-    head += f'<tr><th scope="col" class="l">{_esc(table.corner)}</th>{titles}</tr>'
+    titles = "".join(f'<th scope="col" class="{c.align}">{escape(c.title)}</th>' for c in table.columns)
+    head += f'<tr><th scope="col" class="l">{escape(table.corner)}</th>{titles}</tr>'
     body = []
     for group, lines in _line_groups(table):
         if group:
-            body.append(f'<tr class="block"><th scope="rowgroup" colspan="{_width(table) + 1}">{_esc(group)}</th></tr>')
+            body.append(
+                f'<tr class="block"><th scope="rowgroup" colspan="{_width(table) + 1}">{escape(group)}</th></tr>'
+            )
         for line in lines:
             cells = "".join(
                 f'<td class="{" ".join(filter(None, (column.align, entry.style)))}">{_html_entry(entry)}</td>'
                 for column, entry in zip(table.columns, line.entries, strict=True)
             )
-            body.append(f'<tr><th scope="row">{_esc(line.label)}</th>{cells}</tr>')
-    notes = "".join(f"<p>{_esc(note)}</p>" for note in table.notes)
+            body.append(f'<tr><th scope="row">{escape(line.label)}</th>{cells}</tr>')
+    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
     return (
-        f'<figure class="table" id="table-{_esc(table.name)}"><figcaption>{_esc(table.caption)}</figcaption>'
+        f'<figure class="table" id="table-{escape(table.name)}"><figcaption>{escape(table.caption)}</figcaption>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>\n' + "\n".join(body) + "\n</tbody></table></div>"
         f'<div class="notes">{notes}</div></figure>'
     )
 
 
-def _esc(text: str) -> str:
-    return _SUBSCRIPT.sub("<i>d</i><sub>z</sub>", html.escape(text))
-
-
 def _html_entry(entry: Entry) -> str:
-    text = f'<span class="value">{html.escape(entry.text)}</span>'
-    text += f'<span class="spread"> ± {html.escape(entry.spread)}</span>' if entry.spread else ""
-    return text + (f"<sup>{html.escape(entry.mark)}</sup>" if entry.mark else "")
+    text = f'<span class="value">{escape(entry.text)}</span>'
+    behind = escape(" ".join(_behind(entry)))
+    text += f'<span class="spread"> {behind}</span>' if behind else ""
+    return text + (f"<sup>{escape(entry.mark)}</sup>" if entry.mark else "")
+
+
+def _behind(entry: Entry) -> list[str]:
+    """What stands behind a number: its deviation over seeds, and in brackets its error over users."""
+    return [f"± {entry.spread}"] * bool(entry.spread) + [f"({entry.error})"] * bool(entry.error)
 
 
 def _width(table: Table) -> int:

@@ -64,8 +64,10 @@ def mark_unequal(run: Run, entries: list[dict[str, Any]], table: Table) -> Table
     usual = {d: max((n or 0 for (dataset, _), n in trials.items() if dataset == d), default=0) for d in run.datasets}
     lines, short, unknown = [], [], []
     for line in table.lines:
-        there = [line.group] if line.group else run.datasets
-        found = {d: trials[d, line.key] for d in there if usual[d] and (d, line.key) in trials}
+        # A block is a data set, or begins with one; the line of a comparison is called ARM/THAN.
+        there = [d for d in run.datasets if line.group.split(", ")[0] == d] or run.datasets
+        variant = line.key.partition("/")[0]
+        found = {d: trials[d, variant] for d in there if usual[d] and (d, variant) in trials}
         fewer = {d: n for d, n in found.items() if n is not None and n < usual[d]}
         lines.append(replace(line, label=f"{line.label} {MARK}") if fewer else line)
         where = {d: f"{line.label} on {d}" if len(run.datasets) > 1 else line.label for d in found}

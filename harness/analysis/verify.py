@@ -155,7 +155,8 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
         dataset, variant, seed = lines.loc[cell, ["dataset", "variant", "seed"]]
         value = _value(run, cell, key)
         sources.append(Source(cell, dataset, variant, int(seed), run.path / "cells" / cell, value))
-    printed = entry.text + (f" ± {entry.spread}" if entry.spread else "") + entry.mark
+    printed = entry.text + (f" ± {entry.spread}" if entry.spread else "")
+    printed += (f" ({entry.error})" if entry.error else "") + entry.mark
     return Trace(table, line.label, key, printed, entry.value, tuple(sources))
 
 

@@ -35,7 +35,17 @@ __all__ = [
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
-    *("differences", "relative", "per-action", "candidates", "history-length", "published", "tuning", "cost"),
+    *(
+        "differences",
+        "references",
+        "relative",
+        "per-action",
+        "candidates",
+        "history-length",
+        "published",
+        "tuning",
+        "cost",
+    ),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
@@ -135,9 +145,12 @@ class Study(Settings):
     """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
     control: str | None = None
     """The variant that the others are compared with."""
+    contrasts: Literal["all-pairs"] | tuple[tuple[str, str], ...] = ()
+    """Pairs [arm, than] that are compared, beside those with the control or instead of them; "all-pairs": every two
+    variants but the references. With the data sets they are one family, which tables and claims share."""
     references: tuple[str, ...] = ()
-    """Variants that stand in the tables for orientation (a popularity ranking, say): they are not tested, and of
-    ``common`` and a data set's settings only those of the data are for them."""
+    """Variants that stand in the tables for orientation (a popularity ranking, say): the control is not compared with
+    them, and of ``common`` and a data set's settings only those of the data are for them."""
     data: DataConfig = DataConfig()
     items: ItemsConfig = ItemsConfig()
     common: dict[str, Any] = Field(default_factory=dict)
@@ -155,12 +168,15 @@ class Study(Settings):
     """Put random items into the test histories and measure what that does (retrieval only)."""
     decoding_audit: bool = False
     """Compare free, constrained and exact decoding on test histories, for the models that emit codes."""
-    equivalence_margin: float | None = Field(None, gt=0)
-    """A difference within +-margin of the primary metric counts as practically equal (TOST)."""
+    equivalence_margin: float | str | None = None
+    """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
+    or as in "5 %" in percent of the mean of what a variant is compared with."""
     test: Literal["t", "exact", "wilcoxon"] = "t"
     """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
+    looks: int = Field(1, ge=1)
+    """How often the verdicts may be looked at while seeds are added; every p is multiplied by it (Bonferroni)."""
     tables: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     """Table of results -> its ``rows`` (variants), ``columns`` (metrics) and ``datasets``, each by default all of
     them; one table "main" of everything where absent."""
@@ -193,6 +209,23 @@ class Study(Settings):
     def _whole_tables(cls, value: Any) -> Any:
         return {name: choice or {} for name, choice in value.items()} if isinstance(value, dict) else value or {}
 
+    @field_validator("equivalence_margin", mode="before")
+    @classmethod
+    def _margin(cls, value: Any) -> Any:
+        share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
+        number = float(share[1]) if share else value
+        if value is not None and (not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0):
+            raise ValueError("an equivalence margin is a number above 0, or a percentage as in '5 %'")
+        return value
+
+    @field_validator("contrasts", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        pairs = isinstance(value, (list, tuple)) and all(isinstance(p, (list, tuple)) and len(p) == 2 for p in value)
+        if value and value != "all-pairs" and not pairs:
+            raise ValueError("contrasts are pairs [arm, than], as in [[fair, tiger]], or all-pairs")
+        return value or ()
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, value: Any) -> Any:
@@ -217,6 +250,7 @@ class Study(Settings):
         _check_names("references", "variant", self.references, self.variants)
         if self.control in self.references:
             raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
+        self._check_contrasts()
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
@@ -231,6 +265,16 @@ class Study(Settings):
         for dataset, settings in self.tuned.items():
             _check_names(f"tuned, '{dataset}'", "variant", settings, self.variants)
         return self
+
+    def _check_contrasts(self) -> None:
+        if isinstance(self.contrasts, str):
+            return
+        _check_names("contrasts", "variant", (name for pair in self.contrasts for name in pair), self.variants)
+        if len({frozenset(pair) for pair in self.contrasts}) < len(self.contrasts):
+            raise ValueError("contrasts: a pair stands there twice, perhaps the other way round; leave one out")
+        for arm, than in self.contrasts:
+            if arm == than:
+                raise ValueError(f"contrasts: '{arm}' is compared with itself; name two variants, as in [fair, tiger]")
 
     def _table(self, name: str, choice: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         where = f"table '{name}'"
@@ -257,9 +301,11 @@ class Study(Settings):
         return higher_is_better(self.primary)
 
     @property
-    def compared(self) -> list[str]:
-        """The variants that are tested against the control, if there is one."""
-        return [variant for variant in self.variants if variant != self.control and variant not in self.references]
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs (arm, than) that are compared on each data set."""
+        from harness.analysis.rows import declared_pairs
+
+        return declared_pairs(self.variants, self.control, self.references, self.contrasts)
 
     def label(self, variant: str) -> str:
         return self.variants[variant].label or variant
@@ -422,6 +468,8 @@ def _leave_out(raw: dict[str, Any], declared: set[str], where: str) -> None:
                 choice.pop(variant, None)
     if isinstance(raw.get("references"), list):
         raw["references"] = [variant for variant in raw["references"] if variant not in null]
+    if isinstance(raw.get("contrasts"), list):
+        raw["contrasts"] = [pair for pair in raw["contrasts"] if not isinstance(pair, list) or not {*pair} & {*null}]
     for name, choice in list(_mapping(raw, "tables").items()):
         if isinstance(choice, dict) and isinstance(choice.get("rows"), list) and choice["rows"]:
             choice["rows"] = [variant for variant in choice["rows"] if variant not in null]

@@ -12,8 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.power import detectable_difference, pilot_deviation, refusal, seeds_needed, smallest_p
-from harness.analysis.rows import Run, load_run
+from harness.analysis.comparisons import margin_in_units
+from harness.analysis.power import (
+    achieved_power,
+    detectable_difference,
+    deviation_limits,
+    pilot_deviation,
+    refusal,
+    seeds_needed,
+    smallest_p,
+)
+from harness.analysis.rows import Run, load_run, read_looks
 from harness.errors import InputError
 from harness.files import read_json
 from harness.study.cells import make_arm, resolved
@@ -44,21 +53,29 @@ class ArmPlan:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """A comparison with the control, as far as a pilot tells what it can see."""
+    """A declared comparison, as far as a pilot tells what it can see."""
 
     dataset: str
     variant: str
+    than: str
+    """The variant that it is compared with."""
     pilot: str
     """The run that the pilot's rows come from; empty where there is none."""
     pilot_seeds: int
-    control: float | None
-    """The control's mean in the pilot."""
+    base: float | None
+    """The mean of ``than`` in the pilot."""
     deviation: float | None
     """Standard deviation of the paired differences over the pilot's seeds."""
+    deviation_upper: float | None
+    """Its upper 80 % limit, which the numbers below are planned with: a small pilot knows its spread badly."""
     detectable: float | None
-    """The smallest true difference that the paired t-test finds with a probability of ``POWER``."""
+    """The smallest true difference that the paired t-test over seeds finds with a probability of ``POWER``."""
+    difference: float | None
+    """The difference that was asked for, else the study's equivalence margin; None without either."""
+    power: tuple[float, float] | None
+    """The chance to find ``difference``, if the true deviation is its upper or its lower 80 % limit."""
     seeds_needed: int | None
-    """Seeds that find the difference that was asked for; None where none was, or no number of seeds does."""
+    """Seeds that find ``difference`` with a probability of ``POWER``; None without one, or where no number does."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,8 @@ class Plan:
     """The smallest p, Holm's correction applied, that the study's test can reach; None where nothing is tested."""
     refusal: str | None
     """Why no comparison could ever be significant; None where one could."""
+    looks: tuple[int, ...] = ()
+    """With how many seeds the run's verdicts were looked at before."""
 
     @property
     def left(self) -> int:
@@ -96,14 +115,16 @@ def make_plan(study: Study, results: Path, run: str, difference: float | None = 
     wanted = {(d, v): resolved(study, d, make_arm(study, d, v)) for d in study.datasets for v in study.variants}
     records = list(_records(results))
     arms = tuple(_arm_plan(study, d, v, wanted[d, v], records, results / run) for d, v in wanted)
-    pairs = [(d, v) for d, v in wanted if study.control is not None and v in study.compared]
+    pairs = [(d, arm, than) for d in study.datasets for arm, than in study.pairs]
     if not pairs:
         return Plan(arms, (), None, None)
     pilots = list(_pilots(results, study))
-    comparisons = tuple(_comparison_plan(study, d, v, wanted, pilots, len(pairs), difference) for d, v in pairs)
+    comparisons = tuple(_comparison_plan(study, *pair, wanted, pilots, len(pairs), difference) for pair in pairs)
     # Under Benjamini-Hochberg's correction the smallest p of a family may stay as it is: where all are that small.
     design = (len(study.seeds), study.test, len(pairs) if study.correction == "holm" else 1)
-    return Plan(arms, comparisons, smallest_p(*design), refusal(*design, ALPHA))
+    looks = tuple(read_looks(results / run))
+    smallest = min(1.0, smallest_p(*design) * study.looks)
+    return Plan(arms, comparisons, smallest, refusal(*design, ALPHA / study.looks), looks)
 
 
 @dataclass(frozen=True)
@@ -174,6 +195,7 @@ def _comparison_plan(
     study: Study,
     dataset: str,
     variant: str,
+    than: str,
     wanted: dict[tuple[str, str], dict[str, Any]],
     pilots: list[Run],
     comparisons: int,
@@ -181,22 +203,39 @@ def _comparison_plan(
 ) -> ComparisonPlan:
     best: tuple[tuple[bool, int], str, np.ndarray, float] | None = None
     for run in pilots:
-        arms = [_stands_for(run, study, dataset, v, wanted[dataset, v]) for v in (variant, study.control)]
+        arms = [_stands_for(run, study, dataset, v, wanted[dataset, v]) for v in (variant, than)]
         if None in arms:
             continue
-        (ours, same), (theirs, same_control) = arms
-        differences, control = _differences(run, study, dataset, ours, theirs)
-        quality = (same and same_control, len(differences))
+        (ours, same), (theirs, same_base) = arms
+        differences, base = _differences(run, study, dataset, ours, theirs)
+        quality = (same and same_base, len(differences))
         if len(differences) > 1 and differences.std() > 0 and (best is None or quality > best[0]):
-            best = quality, run.path.name, differences, control
+            best = quality, run.path.name, differences, base
     if best is None:
-        return ComparisonPlan(dataset, variant, "", 0, None, None, None, None)
-    _, pilot, differences, control = best
+        return ComparisonPlan(dataset, variant, than, "", 0, None, None, None, None, None, None, None)
+    _, pilot, differences, base = best
     deviation = pilot_deviation(differences)
-    family = {"power": POWER, "alpha": ALPHA, "comparisons": comparisons}
-    detectable = detectable_difference(deviation, len(study.seeds), **family)
-    needed = None if difference is None else seeds_needed(difference, deviation, **family)
-    return ComparisonPlan(dataset, variant, pilot, len(differences), control, deviation, detectable, needed)
+    limits = deviation_limits(deviation, len(differences))
+    family = {"alpha": ALPHA / study.looks, "comparisons": comparisons}
+    wanted_difference = margin_in_units(study.equivalence_margin, base) if difference is None else difference
+    power = needed = None
+    if wanted_difference is not None:
+        power = tuple(achieved_power(wanted_difference, sd, len(study.seeds), **family) for sd in limits[::-1])
+        needed = seeds_needed(wanted_difference, limits[1], power=POWER, **family)
+    return ComparisonPlan(
+        dataset=dataset,
+        variant=variant,
+        than=than,
+        pilot=pilot,
+        pilot_seeds=len(differences),
+        base=base,
+        deviation=deviation,
+        deviation_upper=limits[1],
+        detectable=detectable_difference(limits[1], len(study.seeds), power=POWER, **family),
+        difference=wanted_difference,
+        power=power,
+        seeds_needed=needed,
+    )
 
 
 def _stands_for(run: Run, study: Study, dataset: str, variant: str, wanted: dict[str, Any]) -> tuple[str, bool] | None:
@@ -209,11 +248,11 @@ def _stands_for(run: Run, study: Study, dataset: str, variant: str, wanted: dict
     return None
 
 
-def _differences(run: Run, study: Study, dataset: str, variant: str, control: str) -> tuple[np.ndarray, float]:
-    """(S,) differences in the primary metric over the seeds that both have, and the control's mean."""
+def _differences(run: Run, study: Study, dataset: str, variant: str, than: str) -> tuple[np.ndarray, float]:
+    """(S,) differences in the primary metric over the seeds that both have, and the mean of ``than``."""
     options = {"candidates": study.candidates} if study.task == "retrieval" else {}
     try:
-        ours, theirs = (run.by_seed(dataset, v, study.primary, **options) for v in (variant, control))
+        ours, theirs = (run.by_seed(dataset, v, study.primary, **options) for v in (variant, than))
     except InputError:  # the pilot does not know the metric's action, or a file of it is damaged
         return np.empty(0), float("nan")
     pairs = np.array([(ours[seed], theirs[seed]) for seed in ours if seed in theirs]).reshape(-1, 2)

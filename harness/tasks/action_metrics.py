@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from harness.errors import InputError, nearest
 
-__all__ = ["FAMILIES", "auc", "bce", "check_metric", "ece", "gauc", "higher_is_better", "ne", "summarise"]
+__all__ = ["FAMILIES", "auc", "bce", "check_metric", "ece", "gauc", "higher_is_better", "ne", "per_user", "summarise"]
 
 FAMILIES = {
     "bce": "binary cross-entropy in nats, the evaluation loss",
@@ -45,16 +45,14 @@ def bce(label: np.ndarray, probability: np.ndarray) -> float | None:
     """Mean of -y ln p - (1 - y) ln(1 - p); None without events."""
     if not len(label):
         return None
-    p = np.clip(np.asarray(probability, dtype=np.float64), SMALLEST, 1 - SMALLEST)
-    return float(-np.where(np.asarray(label) > 0, np.log(p), np.log1p(-p)).mean())
+    return float(_losses(label, probability).mean())
 
 
 def ne(label: np.ndarray, probability: np.ndarray) -> float | None:
     """BCE divided by the entropy of the mean label; None where the action never or always occurs."""
     if not _both_classes(label):
         return None
-    rate = float(np.mean(label))
-    return bce(label, probability) / float(-rate * np.log(rate) - (1 - rate) * np.log1p(-rate))
+    return bce(label, probability) / _entropy(float(np.mean(label)))
 
 
 def auc(label: np.ndarray, probability: np.ndarray) -> float | None:
@@ -118,6 +116,38 @@ def summarise(rows: Any) -> dict[str, dict[str, float | None]]:
     return {MEAN: {metric: _mean([group[metric] for group in found.values()]) for metric in FAMILIES}, **found}
 
 
+def per_user(metric: str, rows: Any) -> np.ndarray | None:
+    """(U,) values whose mean is the metric, one per user in the order of the rows; None where it is no mean over users.
+
+    A metric D = sum(w_u x_u) / W, with a weight and a mean of each user, is written as the mean of
+    D + U / W * w_u * (x_u - D), whose spread over users is that of the ratio (its linearisation). The entropy that a
+    normalized entropy divides by is taken as known. ``rows``: as for :func:`summarise`.
+    """
+    family, _, action = check_metric(metric).partition("/")
+    if family not in ("bce", "ne", "gauc"):
+        return None
+    frame = _frame(rows)
+    users, ids = pd.factorize(frame["user"])
+    names = [action] if action else list(dict.fromkeys(frame["action"]))
+    found = []
+    for name in names:
+        chosen = (frame["action"] == name).to_numpy()
+        y, p, of = frame["label"].to_numpy()[chosen], frame["probability"].to_numpy(float)[chosen], users[chosen]
+        if family == "gauc":
+            value, weight = _user_aucs(y, p, of, len(ids))
+        else:
+            weight = np.bincount(of, minlength=len(ids)).astype(float)
+            value = np.bincount(of, _losses(y, p), minlength=len(ids)) / np.maximum(weight, 1)
+        if family == "ne":
+            if not _both_classes(y):
+                continue
+            value = value / _entropy(float(np.mean(y)))
+        if weight.sum():
+            mean = np.average(value, weights=weight)
+            found.append(mean + len(ids) / weight.sum() * weight * (value - mean))
+    return np.mean(found, axis=0) if found else None
+
+
 def _frame(rows: Any) -> pd.DataFrame:
     columns = ["user", "action", "label", "probability"]
     if hasattr(rows, "to_pandas"):
@@ -135,24 +165,42 @@ def _both_classes(label: np.ndarray) -> bool:
     return 0 < positives < len(label)
 
 
+def _losses(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    p = np.clip(np.asarray(probability, dtype=np.float64), SMALLEST, 1 - SMALLEST)
+    return -np.where(np.asarray(label) > 0, np.log(p), np.log1p(-p))
+
+
+def _entropy(rate: float) -> float:
+    return float(-rate * np.log(rate) - (1 - rate) * np.log1p(-rate))
+
+
 def _per_user(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -> tuple[float | None, int, int]:
-    """GAUC, the users it takes in and those it leaves out. One sort, no loop over users."""
+    """GAUC, the users it takes in and those it leaves out."""
     if not len(label):
         return None, 0, 0
-    _, user = np.unique(user, return_inverse=True)
+    ids, user = np.unique(user, return_inverse=True)
+    value, weight = _user_aucs(label, probability, user, len(ids))
+    used = int(np.count_nonzero(weight))
+    return float(np.average(value, weights=weight)) if used else None, used, len(ids) - used
+
+
+def _user_aucs(
+    label: np.ndarray, probability: np.ndarray, user: np.ndarray, users: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(U,) AUC of each user and its weight, the user's events; both 0 for a user with one class alone.
+
+    ``user``: numbers from 0. One sort, no loop over users.
+    """
     order = np.lexsort((probability, user))
     user, score, positive = user[order], np.asarray(probability)[order], np.asarray(label)[order] > 0
-    events = np.bincount(user)
-    positives = np.bincount(user, positive)
+    events = np.bincount(user, minlength=users)
+    positives = np.bincount(user, positive, minlength=users)
     # Mean rank of each run of equal scores within a user, counted from 1 at the user's first event.
     first = np.r_[True, (user[1:] != user[:-1]) | (score[1:] != score[:-1])]
     begin = np.flatnonzero(first)
     end = np.r_[begin[1:], len(user)]
     rank = ((begin + end + 1) / 2)[np.cumsum(first) - 1] - (np.cumsum(events) - events)[user]
-    above = np.bincount(user, rank * positive) - positives * (positives + 1) / 2
+    above = np.bincount(user, rank * positive, minlength=users) - positives * (positives + 1) / 2
     pairs = positives * (events - positives)
     used = pairs > 0
-    if not used.any():
-        return None, 0, len(events)
-    value = float(np.average(above[used] / pairs[used], weights=events[used]))
-    return value, int(used.sum()), int((~used).sum())
+    return np.divide(above, pairs, out=np.zeros(users), where=used), np.where(used, events, 0)

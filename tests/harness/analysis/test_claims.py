@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from benchmarks.synthetic_run import write_run
 from harness.analysis.claims import Claim, claims_for, evaluate, ledger_table, load_claims, runs_below
-from harness.analysis.comparisons import against_control
 from harness.analysis.rows import load_run
+from harness.analysis.study_tables import study_tables
 from harness.analysis.tables import render
 from harness.errors import InputError
 
@@ -31,38 +32,62 @@ def test_the_ledger_that_ships_is_sound_and_names_what_the_papers_claim():
 
 def test_direction_is_supported_contradicted_or_undecided(run):
     arms = {"arm": "fair", "than": "no-focused-attention"}
-    up = _one(run, **arms, expect="higher")
+    up = _one(run, **arms, expect="higher")  # the study has it the other way round, and so the ledger
     down = _one(run, **arms, expect="lower")
     assert (up.verdict, down.verdict) == ("supported", "contradicted")
-    a, b = (list(run.by_seed("ml-100k", v, "ndcg@10").values()) for v in ("fair", "no-focused-attention"))
+    a, b = (list(run.by_seed("ml-100k", v, "ndcg@10").values()) for v in ("no-focused-attention", "fair"))
     assert up.interval == pytest.approx(tuple(stats.ttest_rel(a, b).confidence_interval()))
     assert _one(run, arm="fair", than="no-noise-loss", expect="higher").verdict == "undecided"
+    assert up.compared == "w/o focused attention − FAIR"
     assert _one(run, arm="fair", than="sasrec", expect="higher").verdict == "not tested"
-
-
-def test_holm_runs_over_the_claims_that_no_table_of_the_study_has(run):
-    claims = [
-        _claim(id=v, arm="fair", than=v, expect="higher", quantity="recall@10")
-        for v in ("no-focused-attention", "no-mi-loss", "no-noise-loss")
+    assert _one(run, arm="no-mi-loss", than="no-noise-loss", expect="higher").verdict == "not tested"  # not declared
+    shown = [
+        dict(zip((c.key for c in table.columns), line.entries, strict=True))["claimed"].text
+        for table in [ledger_table({"p": {}}, [up, down])]
+        for line in table.lines
     ]
-    together = [finding.p for finding in claims_for(run, claims)]
-    alone = [claims_for(run, [claim])[0].p for claim in claims]
-    assert together[int(np.argmin(alone))] == pytest.approx(3 * min(alone))
+    assert shown == ["−", "+"]
 
 
-@pytest.mark.parametrize("seeds", range(8))
-@pytest.mark.parametrize("swapped", [False, True])
-def test_a_claim_and_the_table_of_its_study_never_disagree(tmp_path, seeds, swapped):
-    strength = dict.fromkeys(("no-focused-attention", "no-mi-loss", "no-noise-loss"), 0.8 + 0.05 * seeds)
-    run = load_run(write_run(tmp_path / "ablations", users=80, seeds=5, strength=strength))
-    supported = {"better": "contradicted", "worse": "supported", "undecided": "undecided"}
-    for variant in strength:
-        pair = {"arm": variant, "than": "fair"} if swapped else {"arm": "fair", "than": variant}
-        [finding] = claims_for(run, [_claim(id=variant, expect="lower" if swapped else "higher", **pair)])
-        table = against_control(run)["ml-100k", variant]
-        assert finding.verdict == supported[table.verdict]
-        assert finding.p == table.p_adjusted
-        assert finding.estimate == pytest.approx(table.difference if swapped else -table.difference)
+def test_one_claim_is_corrected_for_the_whole_family_of_the_run(run):
+    others = ("no-focused-attention", "no-mi-loss", "no-noise-loss")
+    control = list(run.by_seed("ml-100k", "fair", "ndcg@10").values())
+    p = [stats.ttest_rel(list(run.by_seed("ml-100k", v, "ndcg@10").values()), control).pvalue for v in others]
+    adjusted = multipletests(p, method="holm")[1]
+    for variant, expected in zip(others, adjusted, strict=True):
+        assert _one(run, arm="fair", than=variant, expect="higher").p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_claims_and_tables_never_disagree(tmp_path, number):
+    """Random strengths, data sets, seeds, tests and contrasts: each line of the tables, claimed in both directions."""
+    rng = np.random.default_rng(number)
+    variants = {v: {"model": "fair", "label": v.upper()} for v in "abcd"}
+    task = ("retrieval", "action")[number % 2]
+    folder = write_run(
+        tmp_path / "run", users=80, seeds=int(rng.integers(2, 6)), task=task, variants=variants, attention=False,
+        datasets=("d1", "d2")[: 1 + number % 3 // 2], strength=dict(zip("abcd", rng.uniform(0.5, 1.1, 4), strict=True)),
+        contrasts=("all-pairs", [["b", "c"], ["d", "b"]])[number // 3], control=(None, "c")[number // 2 % 2],
+        equivalence_margin=(None, 0.05)[number % 2], study="ablations",
+    )  # fmt: skip
+    run = load_run(folder)
+    table = next(table for table in study_tables(run) if table.name == "differences")
+    assert len(table.lines) == len(run.pairs) * len(run.datasets)
+    lines = iter(table.lines)
+    for dataset in run.datasets:
+        for (arm, than), line in zip(run.pairs, lines, strict=False):
+            shown = dict(zip((c.key for c in table.columns), line.entries, strict=True))
+            for pair in ((arm, than), (than, arm)):
+                for expect in ("higher", "lower"):
+                    claim = _claim(arm=pair[0], than=pair[1], expect=expect, quantity=run.primary)
+                    found = next(f for f in claims_for(run, [claim]) if f.dataset == dataset)
+                    assert (found.estimate, found.p) == (shown["difference"].value, shown["p_holm"].value)
+                    assert found.compared == f"{run.label(arm)} − {run.label(than)}"
+                    upward = shown["verdict"].text == ("better" if task == "retrieval" else "worse")
+                    claimed_upward = (expect == "higher") == (pair == (arm, than))
+                    expected = "supported" if upward == claimed_upward else "contradicted"
+                    same = shown["verdict"].text
+                    assert found.verdict == (expected if same in ("better", "worse") else same)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +120,8 @@ def test_a_claimed_size_is_held_against_the_interval(tmp_path, factor, by, verdi
 
 def test_attention_is_a_quantity_and_a_missing_one_is_not_tested(run):
     arms = {"arm": "fair", "than": "no-focused-attention", "expect": "lower"}
-    assert _one(run, quantity="attention/entropy_relative", **arms).verdict == "supported"
+    # Attention is kept as a mean over users, so that nothing tells of new ones.
+    assert _one(run, quantity="attention/entropy_relative", **arms).verdict == "on these users only"
     assert _one(run, quantity="attention/injected_abs", **arms).verdict == "not tested"
     assert _one(run, quantity="cost/tokens_per_event", **arms).verdict == "not tested"
 
@@ -103,7 +129,7 @@ def test_attention_is_a_quantity_and_a_missing_one_is_not_tested(run):
 def test_a_reference_is_no_level_of_a_sweep(tmp_path):
     variants = {name: {"model": "fair"} for name in "abcd"}
     strength = {"a": 0.5, "b": 0.9, "c": 1.0, "d": 0.3}
-    options = {"variants": variants, "strength": strength, "users": 300, "attention": False}
+    options = {"variants": variants, "strength": strength, "users": 300, "attention": False, "contrasts": "all-pairs"}
     assert _one(load_run(write_run(tmp_path / "levels", **options)), sweep=True).verdict == "supported"
     without = load_run(write_run(tmp_path / "reference", **options, references=["d"]))
     assert _one(without, sweep=True).verdict != "supported"  # c is the last level then
@@ -119,8 +145,13 @@ def test_a_reference_is_no_level_of_a_sweep(tmp_path):
 )
 def test_a_sweep_has_its_best_level_inside(tmp_path, strength, verdict):
     variants = {name: {"model": "fair"} for name in "abcd"}
-    folder = write_run(tmp_path / "sweep", variants=variants, strength=strength, users=300, attention=False)
-    assert _one(load_run(folder), sweep=True).verdict == verdict
+    options = {"variants": variants, "strength": strength, "users": 300, "attention": False}
+    folder = write_run(tmp_path / "sweep", **options, contrasts="all-pairs")
+    found = _one(load_run(folder), sweep=True)
+    assert found.verdict == verdict
+    assert " − " in found.compared
+    undeclared = _one(load_run(write_run(tmp_path / "undeclared", **options, control=None)), sweep=True)
+    assert "contrasts: all-pairs" in undeclared.detail
 
 
 def test_a_claim_that_no_run_tests_stands_there_once(run_dir, run):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis.comparisons import against_control
+from harness.analysis.claims import Claim, claims_for
+from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import compare, family
+from harness.analysis.statistics import compare, family, two_level_interval
 from harness.analysis.study_tables import study_tables
 from harness.errors import InputError
 
@@ -28,10 +30,11 @@ def runs(tmp_path_factory):
 
 def test_the_studys_test_gives_p_and_verdict(runs):
     for test, run in runs.items():
-        found = against_control(run)
+        found = comparisons(run)
         control = run.by_seed("ml-100k", "fair", "ndcg@10")
         differences = {
-            pair: np.array([value - control[s] for s, value in run.by_seed(*pair, "ndcg@10").items()]) for pair in found
+            (d, arm): np.array([value - control[s] for s, value in run.by_seed(d, arm, "ndcg@10").items()])
+            for d, arm, _ in found
         }
         p = [P_OF[test](d) for d in differences.values()]
         adjusted = multipletests(p, method="holm")[1]
@@ -40,7 +43,7 @@ def test_the_studys_test_gives_p_and_verdict(runs):
 
 
 def test_five_seeds_decide_by_t_and_not_by_the_exact_test(runs):
-    verdicts = {test: {c.verdict for c in against_control(run).values()} for test, run in runs.items()}
+    verdicts = {test: {c.verdict for c in comparisons(run).values()} for test, run in runs.items()}
     assert "worse" in verdicts["t"]
     assert verdicts["exact"] == verdicts["wilcoxon"] == {"undecided"}
 
@@ -56,7 +59,7 @@ def test_captions_name_the_test(runs):
 
 def test_exploration_is_corrected_for_false_discoveries_and_says_so(tmp_path):
     run = load_run(write_run(tmp_path / "run", users=300, attention=False, correction="benjamini-hochberg"))
-    found = against_control(run)
+    found = comparisons(run)
     expected = multipletests([c.p for c in found.values()], method="fdr_bh")[1]
     assert [c.p_adjusted for c in found.values()] == pytest.approx(list(expected))
     tables = {table.name: table for table in study_tables(run)}
@@ -77,3 +80,28 @@ def test_equivalence_stays_with_tost():
     a = rng.normal(size=8)
     pair = compare(a, a + rng.normal(scale=1e-3, size=8), margin=0.1, test="exact")
     assert family({"x": pair})["x"].verdict == "equivalent"
+
+
+def test_a_relative_margin_is_of_what_is_compared_with_and_of_the_primary_metric_alone(tmp_path):
+    run = load_run(write_run(tmp_path / "run", users=300, attention=False, equivalence_margin="5 %"))
+    base = np.mean(list(run.by_seed("ml-100k", "fair", "ndcg@10").values()))
+    for contrast, found in comparisons(run).items():
+        assert found.margin == pytest.approx(0.05 * base)
+        a, b = (np.array(list(run.by_seed("ml-100k", v, "ndcg@10").values())) for v in contrast[1:])
+        wide = two_level_interval(run.differences(*contrast, "ndcg@10").T)
+        tost = max(ttost_paired(a, b, -0.05 * base, 0.05 * base)[0], wide.p_equivalence(0.05 * base))
+        assert found.p_equivalence == pytest.approx(tost)
+    assert {c.margin for c in comparisons(run, "recall@10").values()} == {None}
+    (table,) = [table for table in study_tables(run) if table.name == "differences"]
+    assert "equivalent: within ±5 % of the mean of what is compared with" in table.caption
+
+
+def test_equivalent_is_reached_and_a_claim_ends_there(tmp_path):
+    variants = {v: {"model": "fair"} for v in ("a", "b")}
+    options = {"variants": variants, "strength": dict.fromkeys(variants, 1.0), "users": 2000, "attention": False}
+    run = load_run(write_run(tmp_path / "run", **options, equivalence_margin="15 %", seeds=8))
+    assert [c.verdict for c in comparisons(run).values()] == ["equivalent"]
+    claim = Claim(
+        id="c", paper="p", claim="x", study="ablations", quantity="ndcg@10", arm="b", than="a", expect="higher"
+    )
+    assert [finding.verdict for finding in claims_for(run, [claim])] == ["equivalent"]

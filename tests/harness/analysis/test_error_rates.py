@@ -6,12 +6,16 @@ moves with its seed by .0006 to .0012.
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.power import achieved_power, detectable_difference, seeds_needed
-from harness.analysis.statistics import compare, family, two_level_interval
+from harness.analysis.power import achieved_power, detectable_difference, deviation_limits, seeds_needed
+from harness.analysis.rows import load_run
+from harness.analysis.statistics import Comparison, compare, family, two_level_interval
 from harness.tasks.ranking_metrics import per_user
 
 pytestmark = pytest.mark.slow
@@ -166,3 +170,89 @@ def test_the_pigeonhole_interval_covers_too_much_or_too_little():
     assert dominant < 0.93
     few, _ = coverage(np.random.default_rng(3), 300, (3, 200), (0.03, 0.0, 0.116), **how)
     assert few < 0.85
+
+
+# -- with the variances of the committed runs ------------------------------------------------------------------
+
+RESULTS = Path(__file__).parents[3] / "results"
+PAIRS = {
+    "a part": ("ablations", "ml-100k", "no-mi-loss", "fair"),
+    "codes": ("code_length-movies", "ml-100k", "codes-32", "codes-8"),
+    "two models": ("benchmark", "amazon-scientific", "fair", "sasrec-ce"),
+}
+
+
+@functools.cache
+def components(kind: str) -> tuple[float, float, float, int]:
+    """Standard deviations of seed, user and residual in the differences of a committed run, and its users."""
+    folder, dataset, arm, than = PAIRS[kind]
+    d = load_run(RESULTS / folder).differences(dataset, arm, than, "ndcg@10").T
+    seeds, users = d.shape
+    residual = d - d.mean(axis=0) - d.mean(axis=1, keepdims=True) + d.mean()
+    of_residual = (residual**2).sum() / ((seeds - 1) * (users - 1))
+    of_seeds = max(d.mean(axis=1).var(ddof=1) - of_residual / users, 0)
+    of_users = max(d.mean(axis=0).var(ddof=1) - of_residual / seeds, 0)
+    return *(float(np.sqrt(part)) for part in (of_seeds, of_users, of_residual)), users
+
+
+def simulated(rng: np.random.Generator, kind: str, seeds: int, studies: int, truth: float = 0.0):
+    """(S, U) differences of studies with other seeds *and* other users, as varied as those of the run."""
+    of_seed, of_user, of_residual, users = components(kind)
+    for _ in range(studies):
+        d = np.float32(of_residual) * rng.standard_normal((seeds, users), dtype=np.float32)
+        d += rng.normal(truth, of_seed, size=(seeds, 1)).astype(np.float32)
+        yield d + rng.normal(0, of_user, size=users).astype(np.float32)
+
+
+def judged(d: np.ndarray, **how) -> Comparison:
+    return compare(d.mean(axis=1, dtype=float), np.zeros(len(d)), of_users=True, users=d, **how)
+
+
+def test_the_runs_users_differ_consistently():
+    """Otherwise the simulation below would show nothing."""
+    for kind in PAIRS:
+        of_seed, of_user, _, users = components(kind)
+        assert users > 900
+        assert of_user > of_seed
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8, 20])
+@pytest.mark.parametrize("kind", PAIRS)
+def test_false_positives_for_new_users_and_new_seeds(kind, seeds):
+    studies = 2000 if seeds < 20 else 500
+    found = [judged(d) for d in simulated(np.random.default_rng(seeds), kind, seeds, studies)]
+    wrong = np.mean([c.verdict in ("better", "worse") for c in found])
+    assert wrong <= 0.06
+    covered = np.mean([c.interval_users[0] <= 0 <= c.interval_users[1] for c in found])
+    assert 0.93 <= covered <= 0.98
+    if kind != "a part" and seeds >= 8:  # what the seeds alone would have called a difference
+        assert wrong + np.mean([c.verdict == "on these users only" for c in found]) > 0.1
+
+
+def test_a_study_that_is_widened_until_p_is_small():
+    """3 seeds, then 5, then 8, each time with a look: the correction that a study can declare holds 5 %."""
+    rng = np.random.default_rng(0)
+    studies = 1500
+    noise = rng.normal(size=(studies, 8))
+    wrong = {1: 0, 3: 0}
+    for differences in noise:
+        p = [compare(differences[:n], np.zeros(n)) for n in (3, 5, 8)]
+        for looks in wrong:
+            adjusted = [family({"c": c}, looks=looks)["c"].verdict for c in p]
+            wrong[looks] += any(verdict != "undecided" for verdict in adjusted)
+    assert wrong[1] / studies > 0.09
+    assert wrong[3] / studies <= 0.06
+
+
+def test_power_lies_in_the_plans_interval():
+    """As often as the limits of the pilot's deviation say: between the 80 % limits in six pilots of ten."""
+    rng = np.random.default_rng(2)
+    seeds, difference = 5, 2.0
+    true = np.mean([compare(difference + row, np.zeros(seeds)).p <= 0.05 for row in rng.normal(size=(3000, seeds))])
+    assert achieved_power(difference, 1.0, seeds) == pytest.approx(true, abs=0.03)
+    inside = []
+    for pilot in rng.normal(size=(1000, 5)):
+        low, high = deviation_limits(pilot.std(ddof=1), 5)
+        worst, best = (achieved_power(difference, sd, seeds) for sd in (high, low))
+        inside.append(worst - 1e-9 <= achieved_power(difference, 1.0, seeds) <= best + 1e-9)
+    assert np.mean(inside) == pytest.approx(0.6, abs=0.05)

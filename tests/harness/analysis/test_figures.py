@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.synthetic_run import write_run
 from harness.analysis import attention_figures, figures
-from harness.analysis.comparisons import against_control
+from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
 from harness.analysis.style import look, look_at
 from harness.errors import InputError
@@ -17,8 +17,9 @@ from harness.errors import InputError
 def test_forest_plot_draws_the_intervals_of_the_table(run):
     axis = figures.forest_plot(run).axes[0]
     drawn = [tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
-    for comparison in against_control(run).values():
+    for comparison in comparisons(run).values():
         assert any(np.allclose(x, comparison.interval) for x in drawn)
+        assert any(np.allclose(x, comparison.interval_users) for x in drawn)
 
 
 def test_learning_curves_are_means_over_seeds_while_all_train(run):

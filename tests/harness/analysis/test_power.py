@@ -14,6 +14,7 @@ from harness.analysis.power import (
     achieved_power,
     can_succeed,
     detectable_difference,
+    deviation_limits,
     pilot_deviation,
     refusal,
     seeds_needed,
@@ -122,3 +123,26 @@ def test_pilot_deviation():
 def test_bad_plans_are_one_clear_line(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_limits_of_a_pilots_deviation_hold_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    for seeds in (2, 3, 5, 8):
+        limits = np.array([deviation_limits(d.std(ddof=1), seeds) for d in rng.normal(size=(4000, seeds))])
+        low, high = limits.T
+        assert np.mean(high >= 1) == pytest.approx(0.8, abs=0.02)
+        assert np.mean(low <= 1) == pytest.approx(0.8, abs=0.02)
+    with pytest.raises(InputError, match="at least 2 seeds"):
+        deviation_limits(1.0, 1)
+
+
+def test_a_plan_with_the_upper_limit_keeps_its_power():
+    """Where the pilot's own deviation is planned with, half of the designs fall short, a small pilot's by much."""
+    rng = np.random.default_rng(1)
+    true = {"own": [], "upper": []}
+    for d in rng.normal(size=(300, 3)):
+        sd = d.std(ddof=1)
+        for name, planned in (("own", sd), ("upper", deviation_limits(sd, 3)[1])):
+            true[name].append(achieved_power(detectable_difference(planned, 5), 1.0, 5))
+    assert np.mean(np.array(true["own"]) < 0.8) > 0.5
+    assert np.mean(np.array(true["upper"]) >= 0.8) == pytest.approx(0.8, abs=0.06)

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import get_args
 
-import numpy as np
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis.report import verdicts, write_report
+from harness.analysis.report import _MANY, _WORDS, verdicts, write_report
 from harness.analysis.rows import load_run
+from harness.analysis.statistics import Verdict, two_level_interval
 from harness.analysis.study_tables import study_tables
 
 
@@ -136,64 +137,60 @@ def test_action_study(action_dir, tmp_path):
     assert "candidates.tex" not in names
 
 
-def test_every_reference_names_what_does_not_pass_it(tmp_path):
-    strength = {"fair": 0.9, "no-mi-loss": 0.6, "popularity": 0.75, "transitions": 1.2}
-    variants = {v: {"model": "fair", "label": v} for v in strength}
-    references = ["popularity", "transitions"]
-    run = load_run(
-        write_run(tmp_path / "r", variants=variants, strength=strength, attention=False, references=references)
-    )
-    said = [sentence for sentence in verdicts(run) if "no better than" in sentence]
-    assert [sentence.split(" (")[0] for sentence in said] == [f"On ml-100k, no better than {v}" for v in references]
-    assert said[0].endswith("untested): no-mi-loss.")
-    assert said[1].endswith("untested): fair, no-mi-loss.")
+REFERENCES = ["popularity", "transitions"]
 
 
-def test_what_a_reference_beats_is_said(tmp_path):
-    strength = {"fair": 1.0, "no-focused-attention": 0.7, "no-mi-loss": 0.9}
+@pytest.mark.parametrize("task", ["retrieval", "action"])
+def test_every_reference_says_what_passes_it_for_new_users(tmp_path, task):
+    strength = {"fair": 0.9, "no-mi-loss": 0.3, "near": 0.6, "popularity": 0.6, "transitions": 1.4}
     variants = {v: {"model": "fair", "label": v.upper()} for v in strength}
-    folder = write_run(tmp_path / "r", variants=variants, strength=strength, attention=False, references=["no-mi-loss"])
+    options = {"variants": variants, "strength": strength, "attention": False, "references": REFERENCES, "users": 300}
+    run = load_run(write_run(tmp_path / "r", **options, task=task, **({"primary": "bce"} if task == "action" else {})))
+    table = {t.name: t for t in study_tables(run)}["references"]
+    said = [sentence for sentence in verdicts(run) if "over users and seeds, " in sentence and "is, by" in sentence]
+    assert len(table.lines) == 3 * 2
+    words = {"yes": "passed by", "no": "not passed by", "undecided": "undecided for"}
+    for metric in ("ndcg@10",) if task == "retrieval" else ("bce", "ne"):
+        for reference in REFERENCES:
+            (sentence,) = [s for s in said if reference.upper() in s and metric.upper() in s]
+            for variant in ("fair", "no-mi-loss", "near"):
+                line = next(line for line in table.lines if line.key == f"{variant}/{reference}")
+                shown = dict(zip((c.key for c in table.columns), line.entries, strict=True))
+                wide = two_level_interval(run.differences("ml-100k", variant, reference, metric).T)
+                low, high = sorted(wide.interval) if task == "retrieval" else sorted(-end for end in wide.interval)
+                expected = "yes" if low > 0 else "no" if high < 0 else "undecided"
+                assert shown[f"{metric}/passes"].text == expected
+                clause = next(c for c in sentence.rstrip(".").split(" is, by ")[1].split("; ") if words[expected] in c)
+                assert variant.upper() in clause
+    if task == "retrieval":
+        assert said[0].split("users and seeds, ")[1] == "passed by FAIR; not passed by NO-MI-LOSS; undecided for NEAR."
+
+
+def test_one_seed_passes_nothing(tmp_path):
+    variants = {v: {"model": "fair", "label": v.upper()} for v in ("fair", "popularity")}
+    folder = write_run(tmp_path / "r", variants=variants, attention=False, references=["popularity"], seeds=1)
+    assert "not tested, for want of two seeds, for FAIR" in verdicts(load_run(folder))[-1]
+
+
+def test_many_comparisons_on_one_data_set_are_grouped_by_verdict(tmp_path):
+    variants = {v: {"model": "fair", "label": v.upper()} for v in "abcde"}
+    strength = dict(zip("abcde", (1.0, 1.0, 0.6, 0.6, 1.0), strict=True))
+    folder = write_run(
+        tmp_path / "r", variants=variants, strength=strength, attention=False, users=200, contrasts="all-pairs"
+    )
     run = load_run(folder)
     said = verdicts(run)
-    value = np.mean(list(run.by_seed("ml-100k", "no-mi-loss", "ndcg@10").values()))
-    assert said[-1].startswith(f"On ml-100k, no better than NO-MI-LOSS (NDCG@10 {value:.4f}, ")
-    assert said[-1].endswith("untested): NO-FOCUSED-ATTENTION.")
-    assert len(said) == 2  # one comparison, none with the reference
-    tables = {table.name: table for table in study_tables(run)}
-    assert [line.key for line in tables["differences"].lines] == ["no-focused-attention"]
-    assert "no-mi-loss" in [line.key for line in tables["main"].lines]
-    assert "Holm's correction for 1 comparison). For orientation, not tested: NO-MI-LOSS." in tables["main"].caption
+    assert len(said) < len(run.pairs) == 10
+    assert any(re.match(r"On ml-100k, worse than A, by the difference in NDCG@10: C \(−0\.\d+\), D", s) for s in said)
 
 
-def test_what_a_base_rate_beats_is_said_by_loss_and_by_normalized_entropy(tmp_path):
-    """One sentence where both metrics name the same variants, else one each."""
-    variants = {
-        v: {"model": "interleaved", "label": v.upper()} for v in ("interleaved", "attn-lfa", "item-only", "base")
-    }
-    strength = {"interleaved": 1.0, "attn-lfa": -0.5, "item-only": 0.7, "base": 0.3}
-    folder = write_run(
-        tmp_path / "a", users=100, seeds=2, task="action", datasets=("d1", "d2"), variants=variants, strength=strength,
-        attention=False, references=["base"], primary="bce",
-    )  # fmt: skip
-    run = load_run(folder)
+def test_a_sentence_has_one_unit(run):
+    for sentence in verdicts(run):
+        assert sentence.count("%") == 1, sentence  # that of the interval's confidence
+        assert "95 % interval" in sentence
+        assert "over users and seeds" in sentence
 
-    def mean(dataset: str, variant: str, metric: str) -> float:
-        return float(np.mean(list(run.by_seed(dataset, variant, metric).values())))
 
-    expected = []
-    for dataset in ("d1", "d2"):
-        for metric in ("bce", "ne"):
-            assert (
-                mean(dataset, "item-only", metric) < mean(dataset, "base", metric) < mean(dataset, "attn-lfa", metric)
-            )
-        bars = f"BCE {mean(dataset, 'base', 'bce'):.4f}, NE {mean(dataset, 'base', 'ne'):.4f}"
-        expected.append(f"On {dataset}, no better than BASE ({bars}, mean over seeds, untested): ATTN-LFA.")
-    assert [sentence for sentence in verdicts(run) if "no better than" in sentence] == expected
-
-    key = ("metric", run.ids("d1", "item-only")[0], "ne", "test", "unseen")
-    run._cache[key] += 1  # by NE alone it falls behind
-    said = [sentence for sentence in verdicts(run) if sentence.startswith("On d1, no better")]
-    assert said[0].endswith("untested): ATTN-LFA.")
-    assert "(BCE" in said[0]
-    assert said[1].endswith("untested): ATTN-LFA, ITEM-ONLY.")
-    assert "(NE" in said[1]
+def test_every_verdict_has_words():
+    assert set(_WORDS) == set(_MANY) == set(get_args(Verdict))
+    assert list(_WORDS) == list(_MANY)

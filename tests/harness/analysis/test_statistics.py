@@ -399,3 +399,67 @@ def test_a_member_whose_runs_failed_counts_in_the_family():
     among = family({"x": one}, declared=4)["x"]
     assert among.p_adjusted == pytest.approx(4 * alone.p_adjusted)
     assert among.family_size == 4
+
+
+def _matrix(rng, seeds=5, users=40, shift=0.0, sds=(0.01, 0.05, 0.1)):
+    d = rng.normal(scale=sds[2], size=(seeds, users)) + shift
+    return d + rng.normal(scale=sds[0], size=(seeds, 1)) + rng.normal(scale=sds[1], size=users)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_p_over_users_is_where_the_interval_touches(number):
+    rng = np.random.default_rng(number)
+    d = _matrix(rng, seeds=2 + number, shift=0.02 * number)
+    p = two_level_interval(d).p()
+    low, high = two_level_interval(d, confidence=1 - max(p, 1e-12)).interval
+    assert p < 1e-12 or min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9)
+    for value in (-0.01, 0.03):
+        p = two_level_interval(d).p(value)
+        touching = two_level_interval(d, confidence=1 - max(p, 1e-12)).interval
+        assert p < 1e-12 or min(abs(end - value) for end in touching) == pytest.approx(0, abs=1e-9)
+
+
+def test_without_a_user_effect_the_p_over_users_is_the_paired_ts():
+    rng = np.random.default_rng(0)
+    d = rng.normal(size=(4, 1)) + np.zeros(30) + 1e-9 * rng.normal(size=(4, 30))
+    assert two_level_interval(d).p() == pytest.approx(stats.ttest_1samp(d.mean(axis=1), 0).pvalue, rel=1e-6)
+    far = two_level_interval(d + 1e6)
+    assert far.p() < 1e-12
+    assert two_level_interval(np.zeros((3, 4))).p() == 1.0
+    assert two_level_interval(np.ones((3, 4))).p() == 0.0
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.floats(0, 0.2), st.floats(0, 0.3))
+def test_better_needs_both_levels(number, seeds, shift, user_sd):
+    rng = np.random.default_rng(number)
+    d = _matrix(rng, seeds=seeds, shift=shift, sds=(0.02, user_sd, 0.1))
+    b = rng.normal(size=seeds)
+    a = b + d.mean(axis=1)
+    both = compare(a, b, of_users=True, users=d)
+    assert both.p_users >= both.p * (1 - 1e-6)
+    over_seeds = both.p <= 0.05
+    expected = "undecided" if not over_seeds else "on these users only" if both.p_users > 0.05 else "better or worse"
+    assert both.verdict in expected
+    assert compare(a, b, of_users=True).verdict == ("on these users only" if over_seeds else "undecided")
+    assert compare(a, b).verdict in (("better", "worse") if over_seeds else ("undecided",))
+    turned = compare(b, a, of_users=True, users=-d)
+    again = both.reversed()
+    for field in dataclasses.fields(again):
+        mine, theirs = getattr(again, field.name), getattr(turned, field.name)
+        assert mine == (pytest.approx(theirs) if isinstance(theirs, float | tuple) else theirs), field.name
+
+
+def test_equivalence_needs_both_levels():
+    """Users differ widely and cancel out: equivalent for these users, and nothing is known of others."""
+    rng = np.random.default_rng(1)
+    of_user = rng.normal(scale=0.3, size=50)
+    d = of_user - of_user.mean() + rng.normal(scale=0.001, size=(6, 1)) + rng.normal(scale=0.001, size=(6, 50))
+    b = rng.normal(size=6)
+    a = b + d.mean(axis=1)
+    assert compare(a, b, margin=0.01).verdict == "equivalent"
+    assert compare(a, b, margin=0.01, of_users=True, users=d).verdict == "undecided"
+    assert compare(a, b, margin=0.01, of_users=True).verdict == "undecided"
+    wide = compare(a, b, margin=0.2, of_users=True, users=d)
+    assert wide.verdict == "equivalent"
+    low, high = two_level_interval(d, confidence=1 - 2 * wide.p_equivalence).interval
+    assert max(-low, high) == pytest.approx(0.2)

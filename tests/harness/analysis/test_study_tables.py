@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from benchmarks.synthetic_run import write_run
 from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
+from harness.analysis.statistics import two_level_interval
 from harness.analysis.study_tables import cost_table, evidence_tables, results_table, study_tables
 from harness.analysis.tables import render
 from harness.errors import InputError
@@ -32,6 +33,12 @@ def test_means_and_deviations_over_seeds(run):
     assert entry.spread_value == pytest.approx(values.std(ddof=1))
     assert entry.text == f"{values.mean():.4f}"
     assert len(entry.cells) == 5
+    users = np.mean([run.per_user(cell, "ndcg@10") for cell in run.ids("ml-100k", "no-mi-loss")], axis=0)
+    assert entry.error_value == pytest.approx(users.std(ddof=1) / np.sqrt(200))
+    assert entry.error == f"{entry.error_value:.4f}"
+    other = _entry(table, "no-mi-loss", "ml-100k/recall@5")
+    assert (other.error, other.error_value > 0) == ("", True)  # in the CSV file alone
+    assert "ml-100k/recall@5 se" in render(table, "csv").splitlines()[0]
 
 
 def test_best_and_second_and_stars(run):
@@ -44,7 +51,11 @@ def test_best_and_second_and_stars(run):
     others = [v for v in run.variants if v != "fair"]
     p = [stats.ttest_rel(values.loc[v], values.loc["fair"]).pvalue for v in others]
     significant = multipletests(p, method="holm")[0]
-    assert [means[v].mark == "*" for v in others] == list(significant)
+    over_users = multipletests(
+        [two_level_interval(run.differences("ml-100k", v, "fair", "ndcg@10").T).p() for v in others], method="holm"
+    )[0]
+    marks = [("(*)", "*")[int(both)] if seeds else "" for seeds, both in zip(significant, over_users, strict=True)]
+    assert [means[v].mark for v in others] == marks
     assert significant.any()  # otherwise the line above shows nothing
 
 
@@ -57,7 +68,11 @@ def test_differences_equal_scipy_and_statsmodels(run):
         d = (values.loc[line.key] - values.loc["fair"]).to_numpy()
         assert _entry(table, line.key, "difference").value == pytest.approx(d.mean())
         assert _entry(table, line.key, "percent").value == pytest.approx(100 * d.mean() / values.loc["fair"].mean())
-        assert _entry(table, line.key, "d_z").value == pytest.approx(d.mean() / d.std(ddof=1))
+        wide = two_level_interval(run.differences("ml-100k", line.key, "fair", "ndcg@10").T)
+        low, high = map(float, _entry(table, line.key, "two-level").value.split())
+        assert (low, high) == pytest.approx(wide.interval, rel=1e-6)
+        beaten = [x > y for x in values.loc[line.key] for y in values.loc["fair"]]
+        assert _entry(table, line.key, "better").value == pytest.approx(np.mean(beaten))
         assert _entry(table, line.key, "p").value == pytest.approx(test.pvalue)
         assert _entry(table, line.key, "p_holm").value == pytest.approx(adjusted)
         low, high = map(float, _entry(table, line.key, "interval").value.split())
@@ -128,7 +143,8 @@ def test_constant_metrics_do_not_break_the_tables(own_run):
         rows.to_parquet(path, index=False)
     tables = {table.name: table for table in study_tables(load_run(own_run))}
     entry = _entry(tables["main"], "fair", "ml-100k/ndcg@10")
-    assert (entry.text, entry.spread) == ("1.0000", "0.0000")
+    assert (entry.text, entry.spread) == ("1.0000", "")
+    assert "Deterministic, the same in every seed: FAIR, w/o focused attention" in " ".join(tables["main"].notes)
     assert _entry(tables["differences"], "no-mi-loss", "verdict").text == "undecided"
 
 
@@ -163,3 +179,13 @@ def test_data_sets_that_are_paths_get_tables_and_figures_of_their_own(tmp_path):
         (table,) = folder.glob(f"tables/per-action-{name.replace('/', '-')}.tex")
         assert name in table.read_text()
         assert (folder / "figures" / f"calibration-{name.replace('/', '-')}.png").is_file()
+
+
+def test_a_caption_does_not_deny_what_another_table_finds(tmp_path):
+    """An arm with two contrasts has no column of its own in the table of results."""
+    contrasts = [["no-focused-attention", "fair"], ["no-focused-attention", "no-noise-loss"]]
+    folder = write_run(tmp_path / "run", users=300, attention=False, control=None, contrasts=contrasts)
+    tables = {table.name: table for table in study_tables(load_run(folder))}
+    assert "worse" in [line.entries[-1].text for line in tables["differences"].lines]
+    assert "No " not in tables["main"].caption
+    assert "2 more comparisons in the table of differences." in tables["main"].caption

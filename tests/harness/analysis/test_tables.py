@@ -108,4 +108,17 @@ def test_latex_escapes_and_marks(table):
     assert r"\underline{0.05}" in text
     assert r"\label{tab:main}" in text
     assert escape_latex("100 % of a_b") == r"100 \% of a\_b"
-    assert escape_latex("d_z") == "$d_z$"
+
+
+def test_an_error_over_users_stands_in_brackets_behind_the_deviation():
+    entry = Entry("0.10", 0.1, "0.01", 0.0123, "*", error="0.02", error_value=0.0234)
+    bare = Entry("0.20", 0.2, error="0.03", error_value=0.0345)  # deterministic: no deviation
+    lines = (Line("a", "A", (entry,)), Line("b", "B", (bare,)))
+    table = Table("main", "c", "Variant", (Column("x", "X"),), lines)
+    assert r"0.10 & {\scriptsize $\pm$ 0.01 (0.02)}$^{*}$" in render(table, "tex")
+    assert r"0.20 & {\scriptsize (0.03)}" in render(table, "tex")
+    assert r"| 0.10 ± 0.01 (0.02)\* |" in render(table, "md")
+    assert "± 0.01 (0.02)</span><sup>*</sup>" in render(table, "html")
+    first, second, third = render(table, "csv").splitlines()
+    assert first == "key,label,x,x sd,x se,x mark"
+    assert (second, third) == ("a,A,0.1,0.0123,0.0234,*", "b,B,0.2,,0.0345,")

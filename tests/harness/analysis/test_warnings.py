@@ -7,11 +7,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from benchmarks.synthetic_run import write_run
+from harness.analysis.comparisons import comparisons
 from harness.analysis.report import write_report
-from harness.analysis.rows import load_run
+from harness.analysis.rows import Run, load_run
+from harness.analysis.verify import verify
 from harness.analysis.warnings import warnings_of
+from harness.errors import InputError
 
 VARIANTS = {"interleaved": {"model": "interleaved"}, "attn-lfa": {"model": "attn-lfa"}}
 
@@ -70,3 +74,34 @@ def test_gauc_is_left_alone_where_the_study_does_not_list_it(folder):
 
 def test_a_ranking_has_no_actions_to_warn_of(run):
     assert warnings_of(run) == []
+
+
+def test_looks_are_noted_warned_of_and_corrected_for(tmp_path):
+    """A study of 3 seeds that is widened to 5 and 8, with a report each time."""
+    folder = write_run(tmp_path / "ablations", users=60, seeds=8, attention=False)
+    design = yaml.safe_load((folder / "study.yaml").read_text())
+
+    def widen(seeds: int, **changes) -> Run:
+        cells = [cell for cell in design["cells"] if cell["seed"] < seeds]
+        (folder / "study.yaml").write_text(yaml.safe_dump(design | {"cells": cells, "seeds": seeds} | changes))
+        write_report(folder)
+        return load_run(folder)
+
+    assert widen(3).looks == [3]
+    assert widen(3).looks == [3]  # the same rows again are no other look
+    assert warnings_of(widen(3)) == []
+    run = widen(5)
+    (said,) = [sentence for sentence in warnings_of(run) if "looked at" in sentence]
+    assert "3 and 5 seeds" in said
+    assert "`looks: 2`" in said
+    alone = {contrast: c.p_adjusted for contrast, c in comparisons(widen(8)).items()}
+    corrected = widen(8, looks=2)  # one more look was taken than declared
+    assert corrected.looks == [3, 5, 8]
+    assert not [sentence for sentence in warnings_of(corrected) if "looked at" in sentence]
+    for contrast, c in comparisons(corrected).items():
+        assert c.p_adjusted == pytest.approx(min(1, 3 * alone[contrast]))
+    assert "holds for 3 looks" in (folder / "tables" / "differences.md").read_text()
+    assert [check.problem for check in verify(folder) if check.name.startswith("tables") and not check.ok] == []
+    (folder / "looks.json").write_text("{}")
+    with pytest.raises(InputError, match=r"looks\.json is no list of numbers of seeds"):
+        warnings_of(load_run(folder))

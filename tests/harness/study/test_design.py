@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import combinations
 
 import pytest
 import yaml
 
+from harness.analysis.claims import load_claims
 from harness.errors import InputError
 from harness.study.cells import make_arm
 from harness.study.design import Study, load_efficiency, load_study, measures_efficiency, merged, study_files
@@ -147,14 +149,61 @@ def test_tuned_settings_come_after_all_others(study_file):
 
 def test_references_take_no_settings_that_are_for_all_and_are_no_comparison(study_file):
     study = load_study(str(study_file), settings=("references=[pop]", "variants.pop.model=popularity"))
-    assert study.compared == ["bce"]
+    assert study.pairs == [("bce", "ce")]
     arm = make_arm(study, next(iter(study.datasets)), "pop")  # a popularity ranking has no width
     assert not arm.config.model_fields_set
+
+
+def test_contrasts_stand_beside_the_control_or_instead_of_it(study_file):
+    three = ("variants.gbce={model: sasrec}", "variants.pop={model: popularity}", "references=[pop]")
+    beside = load_study(str(study_file), settings=(*three, "contrasts=[[gbce, bce], [pop, ce], [ce, bce]]"))
+    assert beside.pairs == [("bce", "ce"), ("gbce", "ce"), ("gbce", "bce"), ("pop", "ce")]
+    instead = load_study(str(study_file), settings=(*three, "contrasts=[[gbce, bce]]", "control=null"))
+    assert instead.pairs == [("gbce", "bce")]
+    every = load_study(str(study_file), settings=(*three, "contrasts=all-pairs"))
+    assert every.pairs == [("bce", "ce"), ("gbce", "ce"), ("gbce", "bce")]
+    assert Study.model_validate(every.model_dump(mode="json")) == every
+    assert Study.model_validate(beside.model_dump(mode="json")) == beside
+    without = load_study(str(study_file), settings=("contrasts=[[bce, ce]]", "variants.bce=null"))
+    assert (without.contrasts, without.pairs) == ((), [])
+
+
+def test_every_study_that_ships_states_a_margin_and_its_reason():
+    for name, path in study_files().items():
+        if not measures_efficiency(name):
+            assert load_study(name).equivalence_margin is not None, name
+            (line,) = [line for line in path.read_text().splitlines() if line.startswith("equivalence_margin: ")]
+            assert len(line.partition("#")[2].split()) > 5, name
+
+
+@pytest.mark.parametrize("margin", ["0", "-1", "5", "true", "five %", "-5 %", "[1]", "0 %"])
+def test_margins(study_file, margin):
+    settings = (f"equivalence_margin={margin}",)
+    if margin == "5":
+        assert load_study(str(study_file), settings=settings).equivalence_margin == 5
+        return
+    with pytest.raises(InputError, match="equivalence margin is a number above 0, or a percentage as in '5 %'"):
+        load_study(str(study_file), settings=settings)
+
+
+def test_every_claim_has_a_declared_comparison():
+    for claim in load_claims()[1]:
+        if claim.study != "efficiency":
+            study = load_study(claim.study)
+            declared = {frozenset(pair) for pair in study.pairs}
+            levels = [variant for variant in study.variants if variant not in study.references]
+            needed = combinations(levels, 2) if claim.sweep else [(claim.arm, claim.than)]
+            assert {frozenset(pair) for pair in needed} <= declared, claim.id
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (("contrasts=[[bce, cee]]",), "contrasts: unknown variant 'cee'"),
+        (("contrasts=[[bce, bce]]",), "compared with itself"),
+        (("contrasts=[[bce, ce], [ce, bce]]",), "stands there twice"),
+        (("contrasts=all",), "contrasts are pairs"),
+        (("contrasts=[bce, ce]",), "contrasts are pairs"),
         (("references=[pop]",), "references"),
         (("references=[ce]",), "control 'ce' is among 'references'"),
     ],

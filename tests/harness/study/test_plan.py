@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 from statsmodels.stats.power import TTestPower
 
 from benchmarks.synthetic_run import VARIANTS, write_run
+from harness.analysis.power import achieved_power
 from harness.analysis.rows import load_run
 from harness.errors import InputError
 from harness.study.design import load_study
@@ -70,10 +72,27 @@ def test_the_detectable_difference_comes_from_the_pilots_rows(pilot):
         deviation = np.std([ours[s] - theirs[s] for s in ours], ddof=1)
         assert (c.pilot, c.pilot_seeds) == ("ablations", 5)
         assert c.deviation == pytest.approx(deviation)
+        upper, lower = (deviation * np.sqrt(4 / chi2.ppf(q, 4)) for q in (0.2, 0.8))
+        assert c.deviation_upper == pytest.approx(upper)
         planned = {"alpha": 0.05 / 4, "power": 0.8}
-        assert c.detectable == pytest.approx(deviation * TTestPower().solve_power(nobs=8, **planned), rel=1e-3)
-        seeds = TTestPower().solve_power(effect_size=0.01 / deviation, **planned)
+        assert c.detectable == pytest.approx(upper * TTestPower().solve_power(nobs=8, **planned), rel=1e-3)
+        seeds = TTestPower().solve_power(effect_size=0.01 / upper, **planned)
         assert c.seeds_needed == int(np.ceil(seeds))
+        assert c.power[0] == pytest.approx(TTestPower().power(0.01 / upper, nobs=8, alpha=0.05 / 4), rel=1e-3)
+        assert c.power == pytest.approx([achieved_power(0.01, sd, 8, comparisons=4) for sd in (upper, lower)])
+    declared = make_plan(load_study("ablations", seeds="8"), pilot, "ablations")
+    for c in declared.comparisons:  # the study's margin is the difference that matters
+        assert c.difference == pytest.approx(0.05 * c.base)
+
+
+def test_the_plan_is_for_the_looks_that_the_study_declares(pilot):
+    once, thrice = (make_plan(load_study("ablations", settings=(f"looks={n}",)), pilot, "ablations") for n in (1, 3))
+    for one, three in zip(once.comparisons, thrice.comparisons, strict=True):
+        assert three.detectable > one.detectable
+        assert three.power[1] < one.power[1]
+    (pilot / "ablations" / "looks.json").write_text("[3, 5]")
+    assert make_plan(load_study("ablations"), pilot, "ablations").looks == (3, 5)
+    (pilot / "ablations" / "looks.json").unlink()
 
 
 def test_smoke_runs_and_damaged_ones_are_no_pilots(pilot, tmp_path):
@@ -118,6 +137,10 @@ class TestCommand:
         assert "1 data set x 7 variants x 5 seeds = 35 cells" in ended.out
         assert "4 comparisons with 'fair' on ndcg@10, paired t-test over 5 seeds" in ended.out
         assert "ablations, 5 seeds" in ended.out
+        assert "no floor" in ended.out
+        assert "power for 0.01" in ended.out
+        margin = call("plan", "--study", "ablations", "--out", pilot)
+        assert "seeds for the margin" in margin.out
         assert "time left: about" in ended.out
         empty = call("plan", "--study", "ablations")
         assert "time left: unknown" in empty.out

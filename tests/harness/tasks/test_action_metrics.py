@@ -145,3 +145,33 @@ def test_names():
 def test_no_torch_is_imported():
     code = "import sys, harness.tasks.action_metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("metric", ["bce", "ne", "gauc", "bce/a", "gauc/b"])
+def test_users_values_average_to_the_metric_and_spread_as_a_bootstrap_over_users(metric):
+    label, probability, user = drawn(3, n=3000, users=120)
+    user = np.minimum(user, np.random.default_rng(4).integers(0, 120, 3000))  # some have many more events than others
+    action = np.where(np.random.default_rng(5).random(3000) < 0.7, "a", "b")
+    rows = pd.DataFrame({"user": user.astype(str), "action": action, "label": label, "probability": probability})
+    family, _, name = metric.partition("/")
+    values = metrics.per_user(metric, rows)
+    assert values.shape == (rows["user"].nunique(),)
+    assert values.mean() == pytest.approx(metrics.summarise(rows)[name or "mean"][family], rel=1e-12)
+    rng = np.random.default_rng(0)
+    by_user = [group for _, group in rows.groupby("user")]
+    again = []
+    for _ in range(150):
+        drawn_users = rng.integers(0, len(by_user), len(by_user))
+        frames = [by_user[u].assign(user=str(place)) for place, u in enumerate(drawn_users)]
+        again.append(metrics.summarise(pd.concat(frames))[name or "mean"][family])
+    assert values.std(ddof=1) / np.sqrt(len(values)) == pytest.approx(np.std(again), rel=0.25)
+
+
+def test_what_is_no_mean_over_users_has_no_values_of_users():
+    label, probability, user = drawn(0)
+    rows = {"user": user, "action": np.full(len(user), "a"), "label": label, "probability": probability}
+    assert metrics.per_user("auc", rows) is None
+    assert metrics.per_user("ece", rows) is None
+    never = rows | {"label": np.zeros_like(label)}
+    assert metrics.per_user("ne", never) is None
+    assert metrics.per_user("gauc", never) is None
