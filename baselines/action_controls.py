@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.interface import AttentionMaps, Batch, Fidelity, Schema, Task
-from models.blocks.causal_union import Part
-from models.blocks.ranker import Cache, Ranker, RankerConfig, Weights
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.ranker import Cache, Ranker, RankerConfig, Weights
 
 __all__ = ["ItemActionSum", "ItemOnly", "LaggedAction"]
 

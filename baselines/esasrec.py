@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Recommender, Schema, Task
+from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
+from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.heads import linear_cross_entropy, sampled_softmax
 from harness.settings import Settings
-from models.blocks.attention import SelfAttention, evaluation_mode, event_positions
-from models.blocks.dropout import Dropout
-from models.blocks.heads import linear_cross_entropy, sampled_softmax
 
 __all__ = ["ESASRec", "ESASRecConfig", "LiGRLayer"]
 

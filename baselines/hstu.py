@@ -1,7 +1,9 @@
 """HSTU as a retriever (Zhai et al., "Actions Speak Louder than Words", ICML 2024, arXiv 2402.17152): items alone,
 trained with sampled softmax on cosines, as in the authors' research code for academic data sets (their Section 4.1.1).
 
-The layer is :mod:`models.blocks.hstu`. Shapes: B sequences, L positions, V supervised positions, N items, d width.
+The layer is :mod:`harness.models.blocks.hstu`.
+
+Shapes: B sequences, L positions, V supervised positions, N items, d width.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Needs, Recommender, Schema, Task
+from harness.models.blocks.attention import evaluation_mode, event_positions
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.heads import linear_cross_entropy, sampled_softmax
+from harness.models.blocks.hstu import HSTULayer
+from harness.models.blocks.places import places
 from harness.settings import Settings
-from models.blocks.attention import evaluation_mode, event_positions
-from models.blocks.causal_union import Part
-from models.blocks.heads import linear_cross_entropy, sampled_softmax
-from models.blocks.hstu import HSTULayer
-from models.blocks.places import places
 
 __all__ = ["HSTU", "HSTUConfig"]
 

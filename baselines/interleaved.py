@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity
-from models.blocks.causal_union import Part
-from models.blocks.places import Places, places
-from models.blocks.ranker import Cache, Ranker, RankerConfig, Weights
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.places import Places, places
+from harness.models.blocks.ranker import Cache, Ranker, RankerConfig, Weights
 
 __all__ = ["Interleaved", "InterleavedConfig"]
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Recommender, Schema, Task
+from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
+from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.heads import linear_cross_entropy, sampled_scores
+from harness.models.blocks.transformer import Activation, NormOrder, Transformer, init_weights
 from harness.settings import Settings
-from models.blocks.attention import SelfAttention, evaluation_mode, event_positions
-from models.blocks.dropout import Dropout
-from models.blocks.heads import linear_cross_entropy, sampled_scores
-from models.blocks.transformer import Activation, NormOrder, Transformer, init_weights
 
 __all__ = ["SASRec", "SASRecConfig", "gbce", "gbce_beta"]
 

@@ -19,10 +19,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from harness.interface import Batch, Choice, Fidelity, Needs, Ranking, Recommender, Schema, Task
+from harness.models.blocks.attention import maps_are_cheaper
+from harness.models.blocks.dropout import Dropout, dropout
+from harness.models.blocks.trie import Beams, Trie, beam_search, score_catalogue
 from harness.settings import Settings
-from models.blocks.attention import maps_are_cheaper
-from models.blocks.dropout import Dropout, dropout
-from models.blocks.trie import Beams, Trie, beam_search, score_catalogue
 
 __all__ = ["SIZES", "TIGER", "TIGERConfig"]
 
@@ -431,7 +431,7 @@ class TIGER(Recommender):
     def step(
         self, state: Decoding, level: int, parents: Tensor | None, codes: Tensor | None
     ) -> tuple[Tensor, Decoding]:
-        """One level of the decoder, see :data:`models.blocks.trie.Step`."""
+        """One level of the decoder, see :data:`harness.models.blocks.trie.Step`."""
         table = self.table()
         if level == 0:
             tokens = torch.full((state.mask.shape[0], 1), START, device=state.mask.device)

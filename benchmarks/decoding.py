@@ -21,9 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.tiger import SIZES, TIGER, TIGERConfig
 from benchmarks.hugging_face import generate, inputs, invented, prefix_function, same_t5
 from benchmarks.measuring import Comparison, alternate, machine, options, table
+from harness.baselines.tiger import SIZES, TIGER, TIGERConfig
 
 LENGTHS = (8, 20)
 """Events of the longest history in a batch: the mean of the Amazon sets, and TIGER's limit."""

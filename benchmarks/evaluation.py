@@ -16,9 +16,9 @@ import time
 import numpy as np
 import torch
 
-from baselines.recbole import import_recbole, numpy_float
 from benchmarks.measuring import Comparison, alternate, machine, options, table
 from benchmarks.training import ml_100k
+from harness.baselines.recbole import import_recbole, numpy_float
 from harness.interface import Recommender, Task
 from harness.registry import load_model
 from harness.tasks.retrieval import Retrieval

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
-from baselines.tiger import BUCKETS, MAX_DISTANCE, START, TIGER, Attention, Stack
+from harness.baselines.tiger import BUCKETS, MAX_DISTANCE, START, TIGER, Attention, Stack
 from harness.interface import Batch, Schema
 
 __all__ = ["generate", "inputs", "invented", "labels", "prefix_function", "same_t5"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Comparison, alternate, machine, options, table
-from models.blocks.causal_union import Part, attend, attend_masked
+from harness.models.blocks.causal_union import Part, attend, attend_masked
 
 
 def forms(dim: int, heads: int, length: int, events: int) -> dict[str, Callable[[], float]]:

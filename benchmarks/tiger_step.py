@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from baselines.tiger import SIZES, TIGER, TIGERConfig
 from benchmarks.hugging_face import inputs, invented, labels, same_t5
 from benchmarks.measuring import Comparison, alternate, machine, options, table
+from harness.baselines.tiger import SIZES, TIGER, TIGERConfig
 
 LENGTHS = (8, 20)
 """Events of the longest history in a batch: the mean of the Amazon sets, and TIGER's limit."""

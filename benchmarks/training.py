@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from baselines.recbole import import_recbole
 from benchmarks.measuring import Comparison, alternate, machine, options, table
+from harness.baselines.recbole import import_recbole
 from harness.data.batches import training_windows
 from harness.data.config import DataConfig
 from harness.data.datasets import load

@@ -23,10 +23,10 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Schema
-from models.blocks import causal_union
-from models.blocks.causal_union import Part
-from models.blocks.places import Places, rotate
-from models.blocks.ranker import Cache, Ranker, RankerConfig, Weights, rms_norm
+from harness.models.blocks import causal_union
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.places import Places, rotate
+from harness.models.blocks.ranker import Cache, Ranker, RankerConfig, Weights, rms_norm
 
 __all__ = ["AttnLFA", "AttnLFAConfig"]
 

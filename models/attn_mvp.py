@@ -12,7 +12,7 @@ So X_n depends on items up to n and on actions before n. The action of an event 
 its own position, which is itself a place of prediction: it enters through values only.
 
 The mixed values need no second softmax: keys m < n carry Vi + Va, and the query's own key carries Vi alone
-(:func:`models.blocks.causal_union.attend`).
+(:func:`harness.models.blocks.causal_union.attend`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Schema
-from models.blocks.causal_union import Part
-from models.blocks.places import Places
-from models.blocks.ranker import Ranker, RankerConfig, Weights, rms_norm
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.places import Places
+from harness.models.blocks.ranker import Ranker, RankerConfig, Weights, rms_norm
 
 __all__ = ["AttnMVP", "AttnMVPConfig"]
 

@@ -19,12 +19,18 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Needs, Recommender, Schema, Task
+from harness.models.blocks.attention import (
+    SelfAttention,
+    causal_softmax,
+    evaluation_mode,
+    event_positions,
+    maps_are_cheaper,
+)
+from harness.models.blocks.code_heads import code_cross_entropy, level_states
+from harness.models.blocks.dropout import Dropout, dropout
+from harness.models.blocks.transformer import Activation, Transformer, init_weights
+from harness.models.blocks.trie import beam_search
 from harness.settings import Settings
-from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions, maps_are_cheaper
-from models.blocks.code_heads import code_cross_entropy, level_states
-from models.blocks.dropout import Dropout, dropout
-from models.blocks.transformer import Activation, Transformer, init_weights
-from models.blocks.trie import beam_search
 
 __all__ = ["FAIR", "FAIRConfig", "FocusedAttention", "info_nce", "lambda_init", "noise_loss"]
 
@@ -124,7 +130,7 @@ def lambda_init(layer: int) -> float:
 class FocusedAttention(nn.Module):
     """O = Norm(A1 - lambda A2) V with A_j = softmax(Q_j K_j^T / sqrt(dh)): what both maps share cancels out.
 
-    The same interface as :class:`models.blocks.attention.SelfAttention`.
+    The same interface as :class:`harness.models.blocks.attention.SelfAttention`.
     """
 
     def __init__(self, config: FAIRConfig, layer: int) -> None:

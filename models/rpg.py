@@ -1,7 +1,8 @@
 """RPG: long semantic IDs, all of whose codes are predicted at once (Hou et al., KDD 2025, arXiv 2506.05781).
 
-FAIR's parent: :class:`models.fair.FAIR` without its three parts. An item enters as the mean of its code embeddings,
-GPT-2 reads the sequence, and each level has a head, whose cosines with that level's code embeddings are the logits.
+FAIR's parent: :class:`harness.models.fair.FAIR` without its three parts. An item enters as the mean of its code
+embeddings, GPT-2 reads the sequence, and each level has a head, whose cosines with that level's code embeddings are
+the logits.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from harness.interface import Choice, Fidelity, Schema
+from harness.models.blocks.transformer import Activation
+from harness.models.fair import FAIR, FAIRConfig
 from harness.settings import Settings
-from models.blocks.transformer import Activation
-from models.fair import FAIR, FAIRConfig
 
 __all__ = ["RPG", "RPGConfig"]
 

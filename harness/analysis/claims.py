@@ -116,7 +116,7 @@ def load_claims(path: str | Path | None = None) -> tuple[dict[str, dict[str, Any
     Raises:
         InputError: no such file, no YAML, no papers or claims, an unknown key or paper, an id that stands twice.
     """
-    path = Path(str(resources.files("studies") / "claims.yaml")) if path is None else Path(path)
+    path = Path(str(resources.files("harness.studies") / "claims.yaml")) if path is None else Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

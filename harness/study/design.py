@@ -392,7 +392,7 @@ def _check_metrics(task: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def study_files() -> dict[str, Path]:
     """The studies that ship, by name."""
-    folder = Path(str(resources.files("studies")))
+    folder = Path(str(resources.files("harness.studies")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.stem != "claims"}
 
 

@@ -255,7 +255,7 @@ def _memory_elsewhere(study: EfficiencyStudy, variant: str) -> list[int]:
     given = json.dumps([study.model_dump(mode="json"), variant, torch.get_num_threads()])
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(
-        [sys.executable, "-m", "harness.study.efficiency"],
+        [sys.executable, "-P", "-m", "harness.study.efficiency"],
         input=given, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.interface import Batch
-from models.blocks.dropout import dropout
+from harness.models.blocks.dropout import dropout
 
 __all__ = ["SelfAttention", "causal_softmax", "evaluation_mode", "event_positions", "maps_are_cheaper"]
 

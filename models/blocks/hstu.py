@@ -12,7 +12,7 @@ epsilon's root, 1e-3, and at initialisation the pooled values of a long model ar
 heads and 514 tokens (256 events, interleaved) they leave the norm with 6 % of unit scale on average; divided by the
 keys that a query sees with 26 %, undivided with 100 %.
 
-It offers the same five steps as :class:`models.blocks.ranker.TransformerLayer`.
+It offers the same five steps as :class:`harness.models.blocks.ranker.TransformerLayer`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import InputError
-from models.blocks.causal_union import Part
-from models.blocks.dropout import Dropout
-from models.blocks.places import Places
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.places import Places
 
 __all__ = ["HSTULayer", "RelativeBias", "Scale"]
 

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Needs, Recommender, Schema, Task
+from harness.models.blocks import causal_union
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.hstu import HSTULayer, Scale
+from harness.models.blocks.places import Places, places, rotate
 from harness.settings import Settings
-from models.blocks import causal_union
-from models.blocks.causal_union import Part
-from models.blocks.dropout import Dropout
-from models.blocks.hstu import HSTULayer, Scale
-from models.blocks.places import Places, places, rotate
 
 __all__ = ["ActionEncoder", "Cache", "Ranker", "RankerConfig", "TransformerLayer", "Weights", "rms_norm"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks.dropout import Dropout
+from harness.models.blocks.dropout import Dropout
 
 __all__ = ["ACTIVATIONS", "Activation", "FeedForward", "NormOrder", "Transformer", "TransformerLayer", "init_weights"]
 

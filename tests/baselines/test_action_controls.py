@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.action_controls import ItemActionSum, ItemOnly, LaggedAction
+from harness.baselines.action_controls import ItemActionSum, ItemOnly, LaggedAction
 from harness.interface import Batch, Schema, Task
-from models.blocks.ranker import RankerConfig
+from harness.models.blocks.ranker import RankerConfig
 
 LENGTH = 6
 BACKBONES = [{}, {"backbone": "hstu", "time_bias": True}]

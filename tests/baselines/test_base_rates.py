@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines.base_rates import BaseRate, UserBaseRate
+from harness.baselines.base_rates import BaseRate, UserBaseRate
 from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from baselines.esasrec import ESASRec, ESASRecConfig, LiGRLayer
+from harness.baselines.esasrec import ESASRec, ESASRecConfig, LiGRLayer
 from harness.errors import InputError
 from harness.fidelity import card
 from harness.interface import Batch, Schema, Task

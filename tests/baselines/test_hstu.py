@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from baselines.hstu import HSTU, HSTUConfig
+from harness.baselines.hstu import HSTU, HSTUConfig
 from harness.errors import InputError
 from harness.fidelity import card
 from harness.interface import Batch, Schema, Task

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from baselines.interleaved import Interleaved, InterleavedConfig
+from harness.baselines.interleaved import Interleaved, InterleavedConfig
 from harness.interface import Batch, Schema, Task
 
 LENGTH = 5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.popularity import Popularity
+from harness.baselines.popularity import Popularity
 from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split

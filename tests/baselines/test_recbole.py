@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
 
-from baselines.recbole import RecBoleFamily, import_recbole
+from harness.baselines.recbole import RecBoleFamily, import_recbole
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
 from harness.registry import load_model
@@ -268,7 +268,7 @@ def test_defaults_are_those_of_recboles_file():
 
 def test_every_setting_is_read(monkeypatch):
     """A key that RecBole's model would not look at is no setting."""
-    recbole = importlib.import_module("baselines.recbole")
+    recbole = importlib.import_module("harness.baselines.recbole")
     read = set()
 
     class Recording(recbole._Values):
@@ -302,7 +302,7 @@ def test_other_names_are_refused(name, message):
 
 
 def test_every_sequential_model_of_recbole_is_either_run_or_refused():
-    recbole = importlib.import_module("baselines.recbole")
+    recbole = importlib.import_module("harness.baselines.recbole")
     assert set(recbole._REFUSED) < set(recbole._models())
     assert len(MEMBERS) == 22
 
@@ -341,7 +341,7 @@ def test_importing_leaves_no_trace():
     code = """
 import sys, numpy
 names = set(dir(numpy))
-from baselines.recbole import RecBoleFamily, import_recbole
+from harness.baselines.recbole import RecBoleFamily, import_recbole
 from harness.interface import Schema
 kind = RecBoleFamily.member("SASRec")
 kind(kind.Config(), Schema(n_items=9, n_users=3, max_length=4))

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from baselines.recbole import import_recbole
-from baselines.sasrec import SASRec, SASRecConfig, gbce, gbce_beta
+from harness.baselines.recbole import import_recbole
+from harness.baselines.sasrec import SASRec, SASRecConfig, gbce, gbce_beta
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
 from harness.settings import parse

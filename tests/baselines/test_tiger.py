@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines.tiger import SIZES, TIGER, TIGERConfig
 from benchmarks.hugging_face import generate, inputs, labels, prefix_function, same_t5
+from harness.baselines.tiger import SIZES, TIGER, TIGERConfig
 from harness.errors import InputError
 from harness.interface import Batch, Schema
 from harness.registry import load_model

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.transitions import Transitions, TransitionsConfig, transition_graph
+from harness.baselines.transitions import Transitions, TransitionsConfig, transition_graph
 from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from baselines.tiger import TIGER, TIGERConfig
 from benchmarks.decoding import launches
 from benchmarks.hugging_face import invented
+from harness.baselines.tiger import TIGER, TIGERConfig
 
 
 def test_views_launch_nothing_and_everything_else_does():

@@ -69,7 +69,9 @@ primary: mrr
 
 
 def own_models() -> list[str]:
-    return [name for name, value in model_names().items() if value.startswith(("models.", "baselines."))]
+    return [
+        name for name, value in model_names().items() if value.startswith(("harness.models.", "harness.baselines."))
+    ]
 
 
 @pytest.mark.parametrize("name", own_models())

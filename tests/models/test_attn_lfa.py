@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from harness.errors import InputError
 from harness.interface import Batch, Schema
+from harness.models.attn_lfa import AttnLFA, AttnLFAConfig
 from harness.settings import parse
-from models.attn_lfa import AttnLFA, AttnLFAConfig
 
 LENGTH = 6
 OPTIONS = [

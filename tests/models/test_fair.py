@@ -11,12 +11,12 @@ from torch import nn
 
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
+from harness.models import fair
+from harness.models.blocks import code_heads
+from harness.models.blocks.attention import SelfAttention
+from harness.models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
 from harness.settings import parse
 from harness.tasks.decoding_audit import CodeDecoder, audit
-from models import fair
-from models.blocks import code_heads
-from models.blocks.attention import SelfAttention
-from models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
 
 N, LENGTH, LEVELS, SIZES = 20, 8, 3, (5, 5, 5)
 SMALL = {

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.interface import Batch, Schema
+from harness.models.fair import FAIR
+from harness.models.rpg import RPG, RPGConfig
 from harness.settings import parse
-from models.fair import FAIR
-from models.rpg import RPG, RPGConfig
 
 N, LENGTH, LEVELS, SIZE = 20, 8, 3, 5
 SMALL = {"dim": 8, "heads": 2, "inner": 12, "temperature": 0.2}

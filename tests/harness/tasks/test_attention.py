@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.interleaved import Interleaved
+from harness.baselines.interleaved import Interleaved
 from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.tiger import TIGER, TIGERConfig
+from harness.baselines.tiger import TIGER, TIGERConfig
 from harness.errors import InputError
 from harness.interface import Batch, Schema
 from harness.tasks import decoding_audit

@@ -18,7 +18,7 @@ CUTOFFS = [1, 5, 10, 20]
 def recbole_metrics():
     """RecBole's metric classes, with the old name of NumPy's that they use."""
     pytest.importorskip("recbole", reason="RecBole is not installed")
-    from baselines.recbole import import_recbole, numpy_float
+    from harness.baselines.recbole import import_recbole, numpy_float
 
     with numpy_float():
         yield import_recbole("recbole.evaluator.metrics")

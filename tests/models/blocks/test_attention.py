@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from harness.interface import Batch
-from models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions
+from harness.models.blocks.attention import SelfAttention, causal_softmax, evaluation_mode, event_positions
 
 
 def test_causal_softmax_equals_a_double_loop():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.blocks.causal_union import Part, attend, attend_beside, attend_masked, union_weights
+from harness.models.blocks.causal_union import Part, attend, attend_beside, attend_masked, union_weights
 
 B, H, D = 2, 2, 4
 CASES = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.blocks import code_heads
-from models.blocks.code_heads import code_cross_entropy, level_states
+from harness.models.blocks import code_heads
+from harness.models.blocks.code_heads import code_cross_entropy, level_states
 
 
 def inputs(positions=37, levels=5, dim=16, width=12, dtype=torch.float64):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.blocks.dropout import Dropout, dropout
+from harness.models.blocks.dropout import Dropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])

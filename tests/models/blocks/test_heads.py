@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.blocks import heads
-from models.blocks.heads import linear_cross_entropy, rows_per_piece, sampled_scores, sampled_softmax
+from harness.models.blocks import heads
+from harness.models.blocks.heads import linear_cross_entropy, rows_per_piece, sampled_scores, sampled_softmax
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.blocks.causal_union import Part
-from models.blocks.hstu import HSTULayer, RelativeBias
-from models.blocks.places import places, rotate
+from harness.models.blocks.causal_union import Part
+from harness.models.blocks.hstu import HSTULayer, RelativeBias
+from harness.models.blocks.places import places, rotate
 
 N, DIM, HEADS = 256, 64, 2
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines.action_controls import ItemActionSum, ItemOnly, LaggedAction
-from baselines.interleaved import Interleaved
+from harness.baselines.action_controls import ItemActionSum, ItemOnly, LaggedAction
+from harness.baselines.interleaved import Interleaved
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
+from harness.models.attn_lfa import AttnLFA
+from harness.models.attn_mvp import AttnMVP
+from harness.models.blocks.ranker import Ranker
 from harness.settings import parse
-from models.attn_lfa import AttnLFA
-from models.attn_mvp import AttnMVP
-from models.blocks.ranker import Ranker
 
 ITEMS, LENGTH, MAX_LENGTH = 20, 6, 9
 ACTIONS = ("like", "love", "dislike")

@@ -5,8 +5,8 @@ import torch
 import transformers
 from torch import nn
 
-from models.blocks.attention import SelfAttention
-from models.blocks.transformer import ACTIVATIONS, Transformer, init_weights
+from harness.models.blocks.attention import SelfAttention
+from harness.models.blocks.transformer import ACTIVATIONS, Transformer, init_weights
 
 
 def build(norm: str, activation: str = "gelu", eps: float = 1e-5) -> Transformer:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import InputError
-from models.blocks.trie import Trie, beam_search, score_catalogue
+from harness.models.blocks.trie import Trie, beam_search, score_catalogue
 
 
 @st.composite
