@@ -1,6 +1,7 @@
-"""Names of models, resolved lazily: no model is imported before it is used.
+"""Names of everything that can be extended, resolved lazily: nothing is imported before it is used.
 
-Outside packages add models through the entry-point group ``harness.models``::
+There is one registry per kind. An installed package adds to it through the kind's entry-point group; what the harness
+ships is registered in its own pyproject.toml in the same way::
 
     [project.entry-points."harness.models"]
     my-model = "my_package.my_model:MyModel"
@@ -11,37 +12,88 @@ from __future__ import annotations
 import importlib
 import re
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError, nearest
 
-__all__ = ["GROUP", "is_family", "load_model", "model_names"]
+if TYPE_CHECKING:
+    from harness.interface import Recommender
 
-GROUP = "harness.models"
-"""Our own models are registered in pyproject.toml through the same group as anybody else's."""
+__all__ = ["REGISTRIES", "Registry", "is_family", "load_model", "model_names"]
+
+
+class Registry:
+    """The names of one kind of extension and what they stand for.
+
+    ``noun`` names one of them in messages, ``kind`` all of them: the entry-point group is ``harness.<kind>``.
+    """
+
+    def __init__(self, kind: str, noun: str, purpose: str) -> None:
+        self.kind = kind
+        self.noun = noun
+        self.purpose = purpose
+        self.group = f"harness.{kind}"
+
+    def names(self) -> dict[str, str]:
+        """Name -> ``module:attribute`` of everything that is registered, sorted by name.
+
+        Raises:
+            InputError: two packages register different things under one name.
+        """
+        found: dict[str, str] = {}
+        for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value)):
+            if found.setdefault(point.name, point.value) != point.value:
+                raise InputError(
+                    f"the {self.noun} '{point.name}' is registered twice, as {found[point.name]} and {point.value}; "
+                    "uninstall one of the two packages, or rename its entry point"
+                )
+        return found
+
+    def load(self, name: str) -> Any:
+        """What ``name`` stands for.
+
+        Raises:
+            InputError: no such name, or the module it stands for can't be imported.
+        """
+        known = self.names()
+        if name not in known:
+            raise InputError(f"unknown {self.noun} '{name}'; {nearest(name, known)}")
+        module_name, _, attribute = known[name].partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{self.noun} '{name}' can't be loaded from {known[name]}: {error}") from error
+
+
+REGISTRIES = {
+    registry.kind: registry
+    for registry in (
+        Registry("models", "model", "recommenders that a variant can name"),
+        Registry("metrics", "metric", "what is computed from a cell's ranks, lists or labels"),
+        Registry("datasets", "data set", "logs of events that are known by name"),
+        Registry("splitters", "split", "how a log is cut into training, validation and test part"),
+        Registry("probes", "probe", "what else is measured on a trained model"),
+        Registry("tables", "table", "tables of a report"),
+        Registry("figures", "figure", "figures of a report"),
+        Registry("executors", "executor", "where the workers of a run are started"),
+    )
+}
+"""Every kind of extension, by its name in ``harness list KIND`` and in the entry-point group."""
+
+_MODELS = REGISTRIES["models"]
 
 
 def model_names() -> dict[str, str]:
-    """Name -> ``module:Class`` of every registered model, sorted by name.
-
-    Raises:
-        InputError: two packages register different models under one name.
-    """
-    found: dict[str, str] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
-        if found.setdefault(point.name, point.value) != point.value:
-            raise InputError(
-                f"the model '{point.name}' is registered twice, as {found[point.name]} and {point.value}; uninstall "
-                "one of the two packages, or rename its entry point"
-            )
-    return found
+    """Name -> ``module:Class`` of every registered model, sorted by name."""
+    return _MODELS.names()
 
 
 def is_family(name: str) -> bool:
     """Whether a registered name stands for many models, each asked for as ``name:Member``."""
-    return hasattr(_load(name, model_names()[name]), "member")
+    return hasattr(_MODELS.load(name), "member")
 
 
-def load_model(name: str) -> type:
+def load_model(name: str) -> type[Recommender]:
     """The :class:`harness.interface.Recommender` subclass that ``name`` stands for.
 
     A name of the form ``family:Member`` asks the family's class for a member (``recbole:GRU4Rec``): the
@@ -51,10 +103,9 @@ def load_model(name: str) -> type:
         InputError: no such name, or the module it stands for can't be imported.
     """
     family, _, member = name.partition(":")
-    known = model_names()
-    if family not in known:
-        raise InputError(f"unknown model '{name}'; {nearest(family, known)}")
-    found = _load(name, known[family])
+    if family not in _MODELS.names():
+        raise InputError(f"unknown model '{name}'; {nearest(family, _MODELS.names())}")
+    found = _MODELS.load(family)
 
     from harness.interface import Recommender
 
@@ -65,13 +116,6 @@ def load_model(name: str) -> type:
     elif member:
         raise InputError(f"model '{family}' is not a family, so '{name}' means nothing; write '{family}'")
     if not (isinstance(found, type) and issubclass(found, Recommender)):
-        raise InputError(f"model '{name}' ({known[family]}) is not a subclass of harness.interface.Recommender")
+        place = _MODELS.names()[family]
+        raise InputError(f"model '{name}' ({place}) is not a subclass of harness.interface.Recommender")
     return found
-
-
-def _load(name: str, place: str) -> type:
-    module_name, _, attribute = place.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"model '{name}' can't be loaded from {place}: {error}") from error
