@@ -475,11 +475,12 @@ def list_studies(as_json: AsJson = False) -> None:
 @list_app.command("metrics")
 def list_metrics(as_json: AsJson = False) -> None:
     """The metrics of both tasks."""
-    from harness.tasks import action_metrics, ranking_metrics
+    from harness.registry import REGISTRIES
 
-    found = [{"task": "retrieval", "metric": k, "meaning": v} for k, v in ranking_metrics.FAMILIES.items()]
-    found += [{"task": "action", "metric": k, "meaning": v} for k, v in action_metrics.FAMILIES.items()]
-    print_rows(found, as_json)
+    metrics = REGISTRIES["metrics"]
+    kinds = [(name, metrics.load(name)) for name in metrics.names()]
+    kinds.sort(key=lambda entry: (entry[1].task != "retrieval", sorted(entry[1].needs), entry[0]))
+    print_rows([{"task": kind.task, "metric": name, "meaning": kind.meaning} for name, kind in kinds], as_json)
 
 
 @data_app.command("show")

@@ -29,6 +29,7 @@ from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import whole_file
 from harness.interface import Batch, Recommender
 from harness.memory import PeakMemory, keep_freed_memory
+from harness.metrics import lower_is_better
 from harness.tasks.base import TaskData
 from harness.training_config import Budget, TrainingConfig
 
@@ -95,7 +96,7 @@ def fit(
     optimizer = _optimizer(model, training)
     state, best = _resume(folder, model, optimizer, made_with, data.device)
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
-    better = operator.gt if data.higher_is_better(primary) else operator.lt
+    better = operator.lt if lower_is_better(primary) else operator.gt
     memory = PeakMemory(data.device)
     if state.flops is None:
         state.flops = _flops_per_event(model, data, training)

@@ -21,10 +21,13 @@ import yaml
 
 from harness.errors import InputError, nearest
 from harness.files import read_json
+from harness.metrics import Evidence, Labels, find, lower_is_better
+from harness.metrics import label as metric_label
+from harness.tasks.lists import catalogue_name, unpack
 
 __all__ = [
-    "ALL_PAIRS", "CANDIDATES", "LOOKS", "OUTSIDE", "Run", "declared_pairs", "load_run", "lower_is_better",
-    "metric_label", "read_looks", "read_outside",
+    "ALL_PAIRS", "CANDIDATES", "CATALOGUES", "LISTS", "LOOKS", "OUTSIDE", "Run", "declared_pairs", "load_run",
+    "lower_is_better", "metric_label", "read_looks", "read_outside",
 ]  # fmt: skip
 
 CANDIDATES = {
@@ -35,37 +38,15 @@ CANDIDATES = {
 
 LOOKS = "looks.json"
 """Beside a run's design: with how many seeds its verdicts were looked at, a number for each time that was more."""
+LISTS = "lists.parquet"
+"""In a cell: the best items of each test user."""
+CATALOGUES = "catalogues"
+"""Beside a run's design: what its data sets' items are."""
 OUTSIDE = "outside.json"
 """Beside a run's design: variants and cells whose predictions another system made."""
 
 ALL_PAIRS = "all-pairs"
 """What a study's ``contrasts`` say instead of a list: every two variants that are no references."""
-
-_NAMES = {
-    "ndcg": "NDCG",
-    "mrr": "MRR",
-    "recall": "Recall",
-    "bce": "BCE",
-    "ne": "NE",
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "ece": "ECE",
-}
-
-
-def lower_is_better(metric: str) -> bool:
-    """True for losses: ``bce``, ``ne``, also per action as in ``ne/like``. Rankings' metrics are all gains."""
-    from harness.tasks import action_metrics, ranking_metrics
-
-    family = metric.partition("/")[0].partition("@")[0]
-    return family not in ranking_metrics.FAMILIES and not action_metrics.higher_is_better(metric)
-
-
-def metric_label(metric: str) -> str:
-    """``ndcg@10`` as it is printed: ``NDCG@10``; ``ne/like`` as ``NE (like)``."""
-    name, _, action = metric.partition("/")
-    family, at, cutoff = name.partition("@")
-    return _NAMES.get(family, family) + at + cutoff + (f" ({action})" if action else "")
 
 
 def declared_pairs(
@@ -102,6 +83,7 @@ class Run:
     cards: dict[str, dict[str, Any]]
     """``cell.json`` of each finished cell, by id."""
     _cache: dict[tuple, Any] = field(default_factory=dict, repr=False)
+    _evidence: tuple[tuple, Evidence] = field(default=((), Evidence({})), repr=False)
 
     # -- the design ---------------------------------------------------------------------------------------------
 
@@ -276,30 +258,65 @@ class Run:
 
         return self._keep(("ranks", cell, phase, candidates), read)
 
-    def per_user(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> np.ndarray:
-        """(U,) float64 values of a ranking metric, one per user."""
-        from harness.tasks.ranking_metrics import per_user
+    def lists(self, cell: str, candidates: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(U, 50) int32 best items of each test user and (U, 50) float32 scores; 0 and NaN where a list is shorter.
 
-        return per_user(metric, self.ranks(cell, phase, candidates))
+        Raises:
+            InputError: the cell keeps none, as one that was made before lists were kept.
+        """
+        path = self.file(cell, LISTS)
+        if not path.exists():
+            raise InputError(
+                f"cell {cell} of {self.path} keeps no lists of items; `harness evaluate` makes them from its weights"
+            )
+        items, scores = unpack(_parquet(path, ["items", "seen", "scores"]), self._known_candidates(candidates))
+        if len(items) != len(self.ranks(cell, candidates=candidates)):
+            raise InputError(f"{path} is damaged (it has other users than the rows); {_mend(cell)}")
+        return items, scores
+
+    def catalogue(self, cell: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of the items of the cell's data set, item 1 first: ``item``, ``count``, ``vector``."""
+        prints = self.cards[cell]["fingerprints"]
+        path = self.path / CATALOGUES / catalogue_name(prints["log"], prints["split"])
+        if not path.exists() or set(columns) - set(pq.read_schema(path).names):
+            wanted = " and ".join(columns)
+            raise InputError(f"{path} with {wanted} of each item is not there; `harness evaluate {self.path}` makes it")
+        return _parquet(path, list(columns))
+
+    def evidence(self, cell: str, phase: str = "test", candidates: str | None = None) -> Evidence:
+        """What the metrics of a cell are computed from; only the last cell's stays in memory."""
+        candidates = self._known_candidates(candidates)
+        key = (cell, phase, candidates)
+        if self._evidence[0] != key:
+            parts: dict[str, Callable[[], Any]] = {}
+            if self.task == "action":
+                parts["label"] = lambda: self._labels(cell, phase)
+            else:
+                parts["rank"] = lambda: self.ranks(cell, phase, candidates)
+            if self.task == "retrieval" and phase == "test":
+                parts["list"] = lambda: self.lists(cell, candidates)[0]
+                parts["popularity"] = lambda: np.r_[0, self.catalogue(cell, ["count"])["count"].to_numpy()]
+                parts["vectors"] = lambda: self._vectors(cell)
+            self._evidence = key, Evidence(parts)
+        return self._evidence[1]
 
     def user_values(
         self, cell: str, metric: str, phase: str = "test", candidates: str | None = None
     ) -> np.ndarray | None:
-        """(U,) float64 values, one per user, whose mean is the metric; None where it is no mean over users (AUC)."""
-        if self.task == "retrieval":
-            return self.per_user(cell, metric, phase, candidates)
-        from harness.tasks.action_metrics import per_user
+        """(U,) float64 values, one per user, whose mean is the metric, NaN for users that don't count; None where it
+        is no mean over users (AUC, coverage)."""
+        key = ("user values", cell, metric, phase, self._known_candidates(candidates))
 
-        return self._keep(
-            ("user values", cell, metric, phase), lambda: per_user(metric, self.rows(cell, _ACTION_COLUMNS, phase))
-        )
+        def measure() -> np.ndarray | None:
+            return find(metric).users(self.evidence(cell, phase, candidates))
+
+        # Values from ranks are quicker made again than kept.
+        return measure() if find(metric).needs == {"rank"} else self._keep(key, measure)
 
     def metric(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> float:
         """One metric of one cell, from its rows. NaN where it is undefined."""
-        key = ("metric", cell, metric, phase, candidates or self.candidates)
-        if self.task == "retrieval":
-            return self._keep(key, lambda: float(np.mean(self.per_user(cell, metric, phase, candidates))))
-        return self._keep(key, lambda: self._action_metric(cell, metric, phase))
+        key = ("metric", cell, metric, phase, self._known_candidates(candidates))
+        return self._keep(key, lambda: find(metric).value(self.evidence(cell, phase, candidates)))
 
     def metric_table(
         self, metrics: Iterable[str] | str | None = None, phase: str = "test", candidates: str | None = None
@@ -316,7 +333,7 @@ class Run:
         found: dict[str, None] = {}
         for name in self.datasets if dataset is None else [dataset]:
             for cell in self.ids(name)[:1]:
-                found |= dict.fromkeys(action for action in self._action_metrics(cell, "test") if action != "mean")
+                found |= dict.fromkeys(self.rows(cell, ["action"])["action"].unique().to_pylist())
         return list(found)
 
     def by_seed(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[int, float]:
@@ -340,7 +357,8 @@ class Run:
         values = [[self.user_values(cell, metric, phase, candidates) for cell in pair] for pair in pairs]
         if not pairs or any(found is None for pair in values for found in pair):
             return np.empty((0, 0))
-        return np.stack([a - b for a, b in values], axis=1)
+        found = np.stack([a - b for a, b in values], axis=1)
+        return found[~np.isnan(found).any(1)]  # users for whom the metric is undefined in one of the cells
 
     def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
         """Raises :class:`InputError` unless all cells hold the same users and targets, or items, in one order."""
@@ -360,27 +378,18 @@ class Run:
         columns = ["user", "target" if self.task == "retrieval" else "item"]
         return _hash_strings(*self.rows(cell, columns, phase).combine_chunks().columns)
 
-    def _action_metrics(self, cell: str, phase: str) -> dict[str, dict[str, float | None]]:
-        from harness.tasks import action_metrics
+    def _labels(self, cell: str, phase: str) -> Labels:
+        from harness.metrics.action import labels_of
 
-        def measure() -> dict[str, dict[str, float | None]]:
-            rows = self.rows(cell, _ACTION_COLUMNS, phase)
-            try:
-                return action_metrics.summarise(rows)
-            except InputError as error:
-                raise InputError(f"{self.file(cell, 'rows.parquet')}: {error}") from None
+        try:
+            return labels_of(self.rows(cell, ["user", "action", "label", "probability"], phase))
+        except InputError as error:
+            raise InputError(f"{self.file(cell, 'rows.parquet')}: {error}") from None
 
-        return self._keep(("action metrics", cell, phase), measure)
-
-    def _action_metric(self, cell: str, metric: str, phase: str) -> float:
-        name, _, action = metric.partition("/")
-        found = self._action_metrics(cell, phase)
-        group = found.get(action or "mean")
-        if group is None:
-            raise InputError(f"metric '{metric}': unknown action; {nearest(action, [a for a in found if a != 'mean'])}")
-        if name not in group:
-            raise InputError(f"unknown metric '{metric}'; {nearest(name, group)}")
-        return float("nan") if group[name] is None else float(group[name])
+    def _vectors(self, cell: str) -> np.ndarray:
+        column = self.catalogue(cell, ["vector"])["vector"].combine_chunks()
+        found = column.flatten().to_numpy().reshape(len(column), -1)
+        return np.concatenate([np.zeros((1, found.shape[1]), np.float32), found])
 
     def _known_candidates(self, candidates: str | None) -> str:
         candidates = candidates or self.candidates
@@ -392,9 +401,6 @@ class Run:
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
-
-
-_ACTION_COLUMNS = ["user", "action", "label", "probability"]
 
 
 def load_run(path: str | Path) -> Run:

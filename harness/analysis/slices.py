@@ -43,7 +43,7 @@ def by_history(run: Run, dataset: str, variant: str) -> list[Slice]:
         return []
     run.check_same_users(cells)
     lengths = run.rows(cells[0], ["history"])["history"].to_numpy()  # (U,)
-    values = np.mean([run.per_user(cell, run.primary) for cell in cells], axis=0)  # (U,)
+    values = np.mean([run.user_values(cell, run.primary) for cell in cells], axis=0)  # (U,)
     found = []
     for place, start in enumerate(LENGTHS):
         last = place + 1 == len(LENGTHS)

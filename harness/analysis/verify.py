@@ -22,7 +22,7 @@ from harness.analysis.tables import Line, Table, render
 from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
 from harness.files import file_digest, read_json, write_json
-from harness.tasks.action_metrics import FAMILIES
+from harness.registry import REGISTRIES
 
 __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_efficiency_evidence", "write_evidence"]
 
@@ -30,6 +30,7 @@ EVIDENCE = "evidence.json"
 """Beside the report: SHA-256 of every file that it was derived from."""
 _FILES = (
     "rows.parquet",
+    "lists.parquet",
     "history.csv",
     "attention.parquet",
     "noise.parquet",
@@ -187,7 +188,7 @@ def _metrics_problem(run: Run, cell: str) -> str:
             for metric, stored in values.items():
                 if run.task == "retrieval":
                     derived = run.metric(cell, metric, phase, group)
-                elif metric in FAMILIES:
+                elif metric in REGISTRIES["metrics"].names():
                     derived = run.metric(cell, metric if group == "mean" else f"{metric}/{group}", phase)
                 else:
                     continue  # a count that goes with a metric

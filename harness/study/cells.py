@@ -23,10 +23,12 @@ from harness.training_config import TrainingConfig
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes
 
-__all__ = ["FORMAT", "MEASURED", "Arm", "Cell", "Inputs", "check_needs", "make_arm", "make_cells", "resolved"]
+__all__ = ["FORMAT", "MEASURED", "SALT", "Arm", "Cell", "Inputs", "check_needs", "make_arm", "make_cells", "resolved"]
 
-FORMAT = 1
-"""Of a cell directory; raised when an old cell can no longer be read."""
+FORMAT = 2
+"""Of a cell directory: what a reader finds there. 2: `lists.parquet`. It is no part of a cell's identity."""
+SALT = 1
+"""A constant part of every identity, under the key ``format``: cells of format 1 keep their ids."""
 MEASURED = ("attention", "noise", "decoding_audit")
 """Parts of a cell's identity that say what is measured on the trained model, and leave the training alone."""
 
@@ -159,7 +161,7 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
 def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
     """All that decides the result of an arm's cells but the seed and the content of the data."""
     return {
-        "format": FORMAT,
+        "format": SALT,
         "task": study.task,
         "dataset": dataset,
         "model": arm.model_name,

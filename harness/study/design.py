@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.data.config import DataConfig
 from harness.errors import InputError, nearest
 from harness.items.config import ItemsConfig
+from harness.metrics import check_metric, find, lower_is_better
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
@@ -259,6 +260,11 @@ class Study(Settings):
         object.__setattr__(self, "primary", known[-1])
         if self.primary not in self.metrics:
             raise ValueError(f"primary '{self.primary}' is not among the metrics {', '.join(self.metrics)}")
+        if not find(self.primary).in_validation:
+            raise ValueError(
+                f"primary '{self.primary}' can't choose the epoch: it is computed from what a cell keeps of the test "
+                "part; choose a metric of ranks, as in 'ndcg@10'"
+            )
         object.__setattr__(self, "tables", {name: self._table(name, choice) for name, choice in self.tables.items()})
         _check_names("search", "variant", self.search, self.variants)
         _check_names("tuned", "data set", self.tuned, self.datasets)
@@ -294,11 +300,7 @@ class Study(Settings):
     @property
     def higher_is_better(self) -> bool:
         """Of the primary metric."""
-        if self.task == "retrieval":
-            return True
-        from harness.tasks.action_metrics import higher_is_better
-
-        return higher_is_better(self.primary)
+        return not lower_is_better(self.primary)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -380,12 +382,8 @@ def _check_names(where: str, kind: str, names: Iterable[str], known: Iterable[st
 
 
 def _check_metrics(task: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    if task == "retrieval":
-        from harness.tasks.ranking_metrics import check_metric
-    else:
-        from harness.tasks.action_metrics import check_metric
     try:
-        return tuple(check_metric(name) for name in names)
+        return tuple(check_metric(name, task) for name in names)
     except InputError as error:
         raise ValueError(str(error)) from None
 

@@ -22,8 +22,9 @@ from harness.data.batches import WIDTH_STEP, Windows
 from harness.data.log import EventLog
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Recommender
+from harness.metrics import find
+from harness.metrics.ranking import RankMetric, tie_places
 from harness.tasks.attention import SMALLEST, last_row, per_event, shows_attention, users_at_once
-from harness.tasks.ranking_metrics import per_user, tie_places
 from harness.tasks.retrieval import LIST_LENGTH, PROTOCOLS, Retrieval, rank_by_list, rank_by_scores
 
 __all__ = ["TOP", "Noise", "NoisyHistories", "noise_statistics"]
@@ -164,8 +165,9 @@ def _ranking_lines(model: Recommender, histories: NoisyHistories) -> Iterator[Li
             for name, value in zip(("overlap", "jaccard"), both, strict=True):
                 shared[name, protocol][rows] = value.cpu().numpy()
     for (name, protocol), placed in ranks.items():
-        for metric in data.metrics:
-            yield name, f"{protocol}/{metric}", -1, -1, float(per_user(metric, placed).mean()), users
+        for metric in map(find, data.metrics):
+            if isinstance(metric, RankMetric):
+                yield name, f"{protocol}/{metric.name}", -1, -1, float(metric.of(placed).mean()), users
     for (name, protocol), value in shared.items():
         yield "injected", f"{protocol}/{name}@{TOP}", -1, -1, float(value.mean()), users
     visible = histories.kept + histories.added

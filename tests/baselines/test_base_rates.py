@@ -13,9 +13,9 @@ from harness.data.datasets import load
 from harness.data.splits import make_split
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
+from harness.metrics.action import ne
 from harness.settings import Settings
 from harness.tasks.action import ActionPrediction
-from harness.tasks.action_metrics import ne
 from harness.training import Fitted, fit
 from harness.training_config import Budget, TrainingConfig
 

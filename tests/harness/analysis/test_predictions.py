@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.analysis.predictions import Truth, rank_predictions
 from harness.errors import InputError
-from harness.tasks.ranking_metrics import tie_places
+from harness.metrics.ranking import tie_places
 
 USERS, ITEMS = 12, 9
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.analysis.rows import load_run
 from harness.analysis.slices import LENGTHS, by_history, history_figure, history_table
-from harness.tasks.ranking_metrics import per_user
+from harness.metrics.ranking import per_user
 
 
 def expected(run, variant):

@@ -33,7 +33,7 @@ def test_means_and_deviations_over_seeds(run):
     assert entry.spread_value == pytest.approx(values.std(ddof=1))
     assert entry.text == f"{values.mean():.4f}"
     assert len(entry.cells) == 5
-    users = np.mean([run.per_user(cell, "ndcg@10") for cell in run.ids("ml-100k", "no-mi-loss")], axis=0)
+    users = np.mean([run.user_values(cell, "ndcg@10") for cell in run.ids("ml-100k", "no-mi-loss")], axis=0)
     assert entry.error_value == pytest.approx(users.std(ddof=1) / np.sqrt(200))
     assert entry.error == f"{entry.error_value:.4f}"
     other = _entry(table, "no-mi-loss", "ml-100k/recall@5")

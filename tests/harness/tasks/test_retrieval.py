@@ -11,9 +11,9 @@ from harness.data.datasets import load
 from harness.data.splits import make_split
 from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender
+from harness.metrics.ranking import per_user, tie_places
 from harness.settings import Settings
 from harness.tasks import retrieval
-from harness.tasks.ranking_metrics import per_user, tie_places
 from harness.tasks.retrieval import Retrieval
 
 

@@ -5,11 +5,12 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import InputError
-from harness.tasks.ranking_metrics import check_metric, per_user
+from harness.metrics import check_metric
+from harness.metrics.ranking import per_user
 
 CUTOFFS = [1, 5, 10, 20]
 
@@ -37,7 +38,8 @@ def evidence(ranks: np.ndarray, width: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [("recall", "Recall"), ("ndcg", "NDCG"), ("mrr", "MRR"), ("recall", "Hit")]
+    ("ours", "theirs"),
+    [("recall", "Recall"), ("ndcg", "NDCG"), ("mrr", "MRR"), ("recall", "Hit"), ("precision", "Precision")],
 )
 def test_means_equal_recboles(recbole_metrics, ours, theirs, seed):
     ranks = random_ranks(seed)
@@ -81,6 +83,7 @@ def test_recboles_collector_finds_the_same_ranks(recbole_metrics):
             assert per_user(name.replace(theirs.lower(), ours), rank).mean() == pytest.approx(value, abs=1e-9)
 
 
+@settings(deadline=None)  # the first call imports
 @given(st.lists(st.one_of(st.integers(1, 200), st.none()), min_size=1), st.integers(1, 50))
 def test_against_a_dcg_summed_over_the_list(ranks, k):
     """From the definition: gains over the first K places of a list with one relevant item, or with none."""
@@ -91,7 +94,8 @@ def test_against_a_dcg_summed_over_the_list(ranks, k):
         assert per_user(f"ndcg@{k}", values)[row] == pytest.approx(dcg)
         assert per_user(f"recall@{k}", values)[row] == float(any(relevant))
         reciprocal = sum(hit / place for place, hit in enumerate(relevant, start=1))
-        assert per_user(f"mrr@{k}", values)[row] == pytest.approx(reciprocal)
+        assert per_user(f"mrr@{k}", values)[row] == per_user(f"map@{k}", values)[row] == pytest.approx(reciprocal)
+        assert per_user(f"precision@{k}", values)[row] == pytest.approx(sum(relevant) / k)
 
 
 def test_a_target_that_was_not_ranked_scores_nothing():
@@ -101,14 +105,17 @@ def test_a_target_that_was_not_ranked_scores_nothing():
 
 @pytest.mark.parametrize(("given", "canonical"), [(" NDCG@10 ", "ndcg@10"), ("Recall@5", "recall@5"), ("MRR", "mrr")])
 def test_names_are_read_in_any_case(given, canonical):
-    assert check_metric(given) == canonical
+    assert check_metric(given, "retrieval") == canonical
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("ndgc@10", "did you mean 'ndcg'"),
-        ("precision@5", "unknown metric"),
+        ("accuracy@5", "unknown metric"),
+        ("ne", "belongs to the task 'action'"),
+        ("ndcg@10/like", "is not one of actions"),
+        ("coverage@51", "keeps 50 items"),
         ("recall", "needs a cutoff"),
         ("ndcg@0", "unknown metric"),
         ("ndcg@-5", "unknown metric"),
@@ -118,5 +125,5 @@ def test_names_are_read_in_any_case(given, canonical):
 )
 def test_bad_names_are_one_clear_line(name, message):
     with pytest.raises(InputError, match=message) as caught:
-        check_metric(name)
+        check_metric(name, "retrieval")
     assert "\n" not in str(caught.value)
