@@ -189,8 +189,7 @@ def test_users_values_average_to_the_metric_and_spread_as_a_bootstrap_over_users
 def test_what_is_no_mean_over_users_has_no_values_of_users():
     label, probability, user = drawn(0)
     rows = {"user": user, "action": np.full(len(user), "a"), "label": label, "probability": probability}
-    assert find("auc").users(Evidence({"label": lambda: metrics.labels_of(rows)})) is None
-    assert metrics.per_user("ece", rows) is None
     never = rows | {"label": np.zeros_like(label)}
-    assert metrics.per_user("ne", never) is None
-    assert metrics.per_user("gauc", never) is None
+    for name, given_rows in (("auc", rows), ("ece", rows), ("ne", never), ("gauc", never)):
+        evidence = Evidence({"label": lambda given_rows=given_rows: metrics.labels_of(given_rows)})
+        assert find(name).users(evidence) is None

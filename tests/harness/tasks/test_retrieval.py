@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from harness.data.config import DataConfig
 from harness.data.datasets import load
@@ -14,6 +19,7 @@ from harness.interface import Ranking, Recommender
 from harness.metrics.ranking import per_user, tie_places
 from harness.settings import Settings
 from harness.tasks import retrieval
+from harness.tasks.lists import unpack
 from harness.tasks.retrieval import Retrieval
 
 
@@ -82,10 +88,48 @@ def test_rows_equal_a_loop_over_users(data, phase, kind, width):
     assert any(row[3] is None for row in expected)  # repeated targets occur in this data, or lists end
 
 
+@pytest.mark.parametrize("k", [1, 4, 10, 50])
+@pytest.mark.parametrize(("kind", "width"), [(Scripted, None), (Listed, 5)])
+def test_lists_equal_a_loop_over_users(data, kind, width, k, monkeypatch):
+    """Both protocols' first k, from one list, with ties, shorter lists and scores that stay as they are."""
+    for name in ("best_by_scores", "best_by_list"):
+        monkeypatch.setattr(retrieval, name, partial(getattr(retrieval, name), k=k))
+    predicted = data.predict(kind(Settings(), data.schema()), "test", lists=True)
+    assert predicted.rows.equals(data.evaluate(kind(Settings(), data.schema()), "test"))
+    users, targets = data.split.targets("test")
+    assert predicted.lists["user"].to_pylist() == data.log.users[users].tolist()
+    found = {name: unpack(predicted.lists, name, k) for name in ("all", "unseen")}
+    for row, (user, event) in enumerate(zip(users, targets, strict=True)):
+        item = np.arange(1, len(data.log.items))
+        score = (user * 7 + item * 5) % 6
+        order = item[np.lexsort((tie_places(len(item)), -score))]
+        if width is not None:
+            order = item[np.lexsort((item, -score))][: 3 if user % 3 == 0 else width]
+        seen = set(data.log.item[data.log.offsets[user] : event])
+        for name, expected in (("all", order), ("unseen", np.array([i for i in order if i not in seen], int))):
+            items, scores = (part[row] for part in found[name])
+            assert items[items > 0].tolist() == expected[:k].tolist()
+            assert scores[items > 0].tolist() == score[expected[:k] - 1].tolist()
+            assert not items[len(expected[:k]) :].any()
+
+
+@given(st.data())
+def test_the_first_of_scores_are_those_of_a_sort(draw):
+    shape = draw.draw(st.tuples(st.integers(1, 4), st.integers(1, 30)))
+    levels = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0])
+    scores = draw.draw(arrays(np.float32, shape, elements=levels))
+    k = draw.draw(st.integers(1, 35))
+    column, value = retrieval._top(torch.from_numpy(scores), k)
+    for row, given_scores in enumerate(scores):
+        order = np.lexsort((tie_places(shape[1]), -given_scores))[:k]
+        assert column[row].tolist() == order.tolist()
+        assert value[row].tolist() == given_scores[order].tolist()
+
+
 def test_chunks_do_not_change_the_rows(data, monkeypatch):
     model = Scripted(Settings(), data.schema())
     whole = data.evaluate(model, "test")
-    monkeypatch.setattr(retrieval, "SCORE_BYTES", 6 * 25 * 3)
+    monkeypatch.setattr(retrieval, "SCORE_BYTES", 10 * 25 * 3)
     assert data.evaluate(model, "test").equals(whole)
 
 
