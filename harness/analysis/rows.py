@@ -228,6 +228,11 @@ class Run:
 
         return self._keep(("noise", cell), read) if path.exists() else {}
 
+    def probe(self, cell: str, name: str) -> pd.DataFrame | None:
+        """What a probe found on a cell's model (``NAME.parquet``), or None where it was not asked for."""
+        path = self.file(cell, f"{name}.parquet")
+        return self._keep(("probe", cell, name), lambda: _parquet(path, None).to_pandas()) if path.exists() else None
+
     def examples(self, cell: str) -> list[dict[str, Any]]:
         """``examples.json`` of a cell: users whose attention was kept as it is; empty where there are none."""
         path = self.file(cell, "examples.json")

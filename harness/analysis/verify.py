@@ -16,7 +16,7 @@ from harness.analysis.efficiency import (
     is_efficiency,
     load_efficiency,
 )
-from harness.analysis.rows import Run, load_run
+from harness.analysis.rows import LISTS, Run, load_run
 from harness.analysis.study_tables import study_tables
 from harness.analysis.tables import Line, Table, render
 from harness.analysis.tuning import MARK
@@ -28,16 +28,8 @@ __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_eff
 
 EVIDENCE = "evidence.json"
 """Beside the report: SHA-256 of every file that it was derived from."""
-_FILES = (
-    "rows.parquet",
-    "lists.parquet",
-    "history.csv",
-    "attention.parquet",
-    "noise.parquet",
-    "decoding.json",
-    "examples.json",
-    "cost.json",
-)
+_NOT_EVIDENCE = ("cell.json", "metrics.json", "model.safetensors")
+"""Files of a cell that no table or figure is derived from."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +154,8 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: file_digest(folder / name) for name in _FILES if (folder / name).exists()}
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {path.name: file_digest(path) for path in files if path.name not in _NOT_EVIDENCE}
 
 
 def _cell_problem(run: Run, cell: str, noted: dict[str, str] | None) -> str:
@@ -171,6 +164,8 @@ def _cell_problem(run: Run, cell: str, noted: dict[str, str] | None) -> str:
         return "finished after the report was written; write the report again"
     now = _digests(folder)
     for name in sorted(noted.keys() | now.keys()):
+        if name not in now and name == LISTS:
+            continue  # a copy may leave them out, as the weights; tables that need them show it
         if name not in now:
             return f"{folder / name} is gone"
         if now[name] != noted.get(name):

@@ -29,7 +29,7 @@ FORMAT = 2
 """Of a cell directory: what a reader finds there. 2: `lists.parquet`. It is no part of a cell's identity."""
 SALT = 1
 """A constant part of every identity, under the key ``format``: cells of format 1 keep their ids."""
-MEASURED = ("attention", "noise", "decoding_audit")
+MEASURED = ("attention", "noise", "decoding_audit", "probes")
 """Parts of a cell's identity that say what is measured on the trained model, and leave the training alone."""
 
 
@@ -175,6 +175,7 @@ def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
         # Named only where they are asked for, so that the cells of other studies keep their ids.
         **({"noise": study.noise.model_dump(mode="json")} if study.noise else {}),
         **({"decoding_audit": True} if study.decoding_audit else {}),
+        **({"probes": {n: study.measured[n].model_dump(mode="json") for n in study.probes}} if study.probes else {}),
     }
 
 

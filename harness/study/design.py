@@ -16,12 +16,13 @@ from harness.data.config import DataConfig
 from harness.errors import InputError, nearest
 from harness.items.config import ItemsConfig
 from harness.metrics import check_metric, find, lower_is_better
+from harness.probes.base import find_probe
+from harness.probes.shipped import NoiseOptions
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
 __all__ = [
     "EfficiencyStudy",
-    "Noise",
     "Space",
     "Study",
     "Variant",
@@ -117,22 +118,6 @@ class Space(Settings):
         return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
 
 
-class Noise(Settings):
-    """The noise experiment: random items are put into the test histories (harness.tasks.noise)."""
-
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
-    """Of what a model reads, how much is injected; 0, the undisturbed history, is always among them."""
-    seed: int = Field(0, ge=0)
-    """Draws items and places, the same for every variant and seed of the study."""
-
-    @field_validator("shares")
-    @classmethod
-    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= share < 1 for share in value):
-            raise ValueError("shares of injected events lie from 0 to below 1, as in [0, 0.1, 0.3]")
-        return tuple(sorted({0.0, *value}))
-
-
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -165,10 +150,13 @@ class Study(Settings):
     """The metric that picks the epoch on validation, and that the tests are about."""
     attention: bool = False
     """Measure attention on the test histories, for the models that show it."""
-    noise: Noise | None = None
+    noise: NoiseOptions | None = None
     """Put random items into the test histories and measure what that does (retrieval only)."""
     decoding_audit: bool = False
     """Compare free, constrained and exact decoding on test histories, for the models that emit codes."""
+    probes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What else is measured on the trained models: a registered probe -> its options. ``attention``, ``noise`` and
+    ``decoding`` may stand here instead of under the three keys above."""
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
@@ -239,6 +227,21 @@ class Study(Settings):
             raise ValueError("seeds are a number of them, or a list of different whole numbers from 0 on")
         return tuple(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shipped_probes(cls, raw: Any) -> Any:
+        """Takes the probes that have keys of their own out of ``probes``, so that a study is one however it is put."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("probes"), dict):
+            return raw
+        raw, probes = dict(raw), {name: options or {} for name, options in raw["probes"].items()}
+        for name, key in (("attention", "attention"), ("noise", "noise"), ("decoding", "decoding_audit")):
+            if name in probes:
+                options = probes.pop(name)
+                if name != "noise" and options:
+                    raise ValueError(f"probes: '{name}' has no options, but '{next(iter(options))}' is set")
+                raw[key] = options if name == "noise" else True
+        return raw | {"probes": probes}
+
     @field_validator("variants")
     @classmethod
     def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
@@ -255,6 +258,9 @@ class Study(Settings):
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
+        for name in self.measured:
+            if self.task not in find_probe(name).tasks and name in self.probes:
+                raise ValueError(f"probe '{name}' does not measure models of task '{self.task}'; leave it out")
         known = _check_metrics(self.task, (*self.metrics, self.primary))
         object.__setattr__(self, "metrics", known[:-1])
         object.__setattr__(self, "primary", known[-1])
@@ -271,6 +277,19 @@ class Study(Settings):
         for dataset, settings in self.tuned.items():
             _check_names(f"tuned, '{dataset}'", "variant", settings, self.variants)
         return self
+
+    @property
+    def measured(self) -> dict[str, Settings]:
+        """What is measured on the trained models: probe -> its options."""
+        found: dict[str, Settings] = {"attention": Settings()} if self.attention else {}
+        found |= {"noise": self.noise} if self.noise else {}
+        found |= {"decoding": Settings()} if self.decoding_audit else {}
+        for name, options in self.probes.items():
+            try:
+                found[name] = parse(find_probe(name).Options, options, f"probes.{name}")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return found
 
     def _check_contrasts(self) -> None:
         if isinstance(self.contrasts, str):
@@ -349,6 +368,21 @@ class EfficiencyStudy(Settings):
         if min(value) < 1 or len(set(value)) != len(value):
             raise ValueError("give different whole numbers from 1 on, as in [64, 128]")
         return tuple(sorted(value))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shipped_probes(cls, raw: Any) -> Any:
+        """Takes the probes that have keys of their own out of ``probes``, so that a study is one however it is put."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("probes"), dict):
+            return raw
+        raw, probes = dict(raw), {name: options or {} for name, options in raw["probes"].items()}
+        for name, key in (("attention", "attention"), ("noise", "noise"), ("decoding", "decoding_audit")):
+            if name in probes:
+                options = probes.pop(name)
+                if name != "noise" and options:
+                    raise ValueError(f"probes: '{name}' has no options, but '{next(iter(options))}' is set")
+                raw[key] = options if name == "noise" else True
+        return raw | {"probes": probes}
 
     @field_validator("variants")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from harness.errors import InputError
 from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task
 from harness.metrics import find
+from harness.probes import find_probe
 from harness.provenance import git_state, hardware, versions
+from harness.settings import Settings
 from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
@@ -102,7 +104,7 @@ def run_cell(
     summaries = write_evidence(staged, folder, study, model, data)
     write_history(staged / "history.csv", fitted.history)
     write_json(staged / "cost.json", fitted.cost)
-    _write_experiments(staged, study, model, data)
+    write_findings(staged, study.measured, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
     value = data.value(summaries["valid"], study.primary)
     record = _record(study, cell, fitted, value, started, device)
@@ -156,21 +158,18 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
         writer.writerows(history)
 
 
-def _write_experiments(staged: Path, study: Study, model: Recommender, data: TaskData) -> None:
-    """What the study asks for beyond rows: attention, noise, decoding; each where the model allows it."""
-    from harness.tasks.attention import attention_statistics, shows_attention
-    from harness.tasks.decoding_audit import CodeDecoder, audit_model
-    from harness.tasks.examples import attention_examples
-    from harness.tasks.noise import noise_statistics
-
-    if study.attention and shows_attention(model):
-        write_table(staged / "attention.parquet", attention_statistics(model, data))
-        if study.task == Task.RETRIEVAL:
-            write_json(staged / "examples.json", attention_examples(model, data))
-    if study.noise:
-        write_table(staged / "noise.parquet", noise_statistics(model, data, study.noise.shares, study.noise.seed))
-    if study.decoding_audit and isinstance(model, CodeDecoder):
-        write_json(staged / "decoding.json", audit_model(model, data))
+def write_findings(staged: Path, measured: Mapping[str, Settings], model: Recommender, data: TaskData) -> None:
+    """What probes find on a trained model, each where the model allows it."""
+    for name, options in measured.items():
+        probe = find_probe(name)
+        if not probe.applies(model):
+            continue
+        found = probe.measure(model, data, options)
+        for file, content in ({f"{name}.parquet": found} if isinstance(found, pa.Table) else found).items():
+            if isinstance(content, pa.Table):
+                write_table(staged / file, content)
+            else:
+                write_json(staged / file, content)
 
 
 def _write_weights(path: Path, model: Recommender, cell: Cell) -> None:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from harness import __version__
-from harness.cli import _guarded, app
+from harness.cli import app, guarded
 from harness.errors import InputError
 
 
@@ -21,7 +21,7 @@ def call(tmp_path, monkeypatch, capsys):
 
     def run(*words):
         capsys.readouterr()
-        code = _guarded(lambda: app([str(word) for word in words], standalone_mode=False))
+        code = guarded(lambda: app([str(word) for word in words], standalone_mode=False))
         return code, *capsys.readouterr()
 
     return run

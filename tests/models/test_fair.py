@@ -15,8 +15,8 @@ from harness.models import fair
 from harness.models.blocks import code_heads
 from harness.models.blocks.attention import SelfAttention
 from harness.models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
+from harness.probes.decoding import CodeDecoder, audit
 from harness.settings import parse
-from harness.tasks.decoding_audit import CodeDecoder, audit
 
 N, LENGTH, LEVELS, SIZES = 20, 8, 3, (5, 5, 5)
 SMALL = {

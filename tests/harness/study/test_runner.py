@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from harness.cli import _device
+from harness.cli.common import usable_device
 from harness.errors import InputError
 from harness.files import write_json
 from harness.study import runner, worker
@@ -62,11 +62,11 @@ class TestStart:
         assert environment["HARNESS_STORAGE"] == SECRET
 
     def test_a_password_stands_in_no_record(self, monkeypatch):
-        from harness.cli import _command
+        from harness.cli.common import command_line
 
         monkeypatch.setattr("sys.argv", ["harness", "run", "--storage", SECRET, f"--storage={SECRET}"])
-        assert "s3cret" not in _command()
-        assert "postgresql+psycopg://me:***@127.0.0.1/db" in _command()
+        assert "s3cret" not in command_line()
+        assert "postgresql+psycopg://me:***@127.0.0.1/db" in command_line()
 
     def test_a_worker_starts_where_the_folder_holds_another_harness(self, started, tmp_path, monkeypatch):
         (tmp_path / "tiny").mkdir()
@@ -85,7 +85,7 @@ class TestStart:
     @pytest.mark.parametrize("device", ["mps:0", "xla", "meta", "cuda:99", "nonsense"])
     def test_a_device_that_is_not_there(self, device):
         with pytest.raises(InputError, match=f"--device {device}"):
-            _device(device)
+            usable_device(device)
 
 
 class TestDeath:

@@ -24,7 +24,7 @@ from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Recommender
 from harness.metrics import find
 from harness.metrics.ranking import RankMetric, tie_places
-from harness.tasks.attention import SMALLEST, last_row, per_event, shows_attention, users_at_once
+from harness.probes.attention import SMALLEST, last_row, per_event, shows_attention, users_at_once
 from harness.tasks.retrieval import LIST_LENGTH, PROTOCOLS, Retrieval, rank_by_list, rank_by_scores
 
 __all__ = ["TOP", "Noise", "NoisyHistories", "noise_statistics"]

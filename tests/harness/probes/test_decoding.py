@@ -12,8 +12,8 @@ import torch
 from harness.baselines.tiger import TIGER, TIGERConfig
 from harness.errors import InputError
 from harness.interface import Batch, Schema
-from harness.tasks import decoding_audit
-from harness.tasks.decoding_audit import CodeDecoder, audit
+from harness.probes import decoding
+from harness.probes.decoding import CodeDecoder, audit
 
 CODES = [(0, 0), (0, 1), (1, 1), (1, 1), (2, 0)]  # items 3 and 4 share theirs
 
@@ -130,9 +130,9 @@ class Asking(Written):
 
 
 def test_a_trained_model_is_audited_on_histories_that_hang_on_the_data_alone(data, monkeypatch):
-    monkeypatch.setattr(decoding_audit, "USERS", 20)
+    monkeypatch.setattr(decoding, "USERS", 20)
     wide, narrow = Asking(), Asking(beams=8)
-    found, of_narrow = decoding_audit.audit_model(wide, data), decoding_audit.audit_model(narrow, data)
+    found, of_narrow = decoding.audit_model(wide, data), decoding.audit_model(narrow, data)
     assert wide.histories == narrow.histories
     assert len(wide.histories) == found["users"] == of_narrow["users"] == 20
     assert "recall@10" in found["constrained"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from harness.interface import AttentionMaps, Recommender, Task
+from harness.probes.relevance import Relevance, decile_shares
 from harness.tasks.base import TaskData
-from harness.tasks.relevance import Relevance, decile_shares
 
 __all__ = ["attention_statistics", "last_row", "per_event", "shows_attention", "users_at_once"]
 

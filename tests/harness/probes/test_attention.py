@@ -14,10 +14,10 @@ from harness.data.datasets import load
 from harness.data.splits import make_split
 from harness.files import digest
 from harness.interface import Batch, Task
+from harness.probes.attention import attention_statistics
+from harness.probes.examples import EVENTS, attention_examples
+from harness.probes.relevance import Relevance
 from harness.tasks.action import ActionPrediction
-from harness.tasks.attention import attention_statistics
-from harness.tasks.examples import EVENTS, attention_examples
-from harness.tasks.relevance import Relevance
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from harness.data.log import EventLog
 from harness.files import digest
 from harness.interface import Recommender
-from harness.tasks.attention import last_row, per_event
+from harness.probes.attention import last_row, per_event
 from harness.tasks.retrieval import Retrieval
 
 __all__ = ["attention_examples"]

@@ -1,0 +1,246 @@
+"""`harness run`, `plan`, `tune` and `worker`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.common import (
+    FAILED,
+    command_line,
+    default_workers,
+    existing,
+    report_on,
+    run_folder,
+    say,
+    study_of,
+    usable_device,
+)
+from harness.cli.options import (
+    AsJson,
+    DataRoot,
+    Datasets,
+    Device,
+    Name,
+    Out,
+    Preset,
+    Seeds,
+    Set,
+    Storage,
+    StudyName,
+    Threads,
+    Workers,
+)
+from harness.cli.printing import print_json, print_plan, print_tuning
+from harness.errors import InputError
+
+
+def run(
+    study: StudyName,
+    preset: Preset = "default",
+    seeds: Seeds = None,
+    dataset: Datasets = None,
+    set_: Set = None,
+    name: Name = None,
+    workers: Workers = 0,
+    threads: Threads = 1,
+    device: Device = "auto",
+    storage: Storage = None,
+    out: Out = Path("results"),
+    data_root: DataRoot = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    accept_change: Annotated[
+        bool, typer.Option("--accept-change", help="Go on in this folder though the design has changed.")
+    ] = False,
+    queue_only: Annotated[
+        bool, typer.Option("--queue-only", help="Train nothing here; queue the cells for `harness worker`.")
+    ] = False,
+    tuned: Annotated[bool, typer.Option("--tuned", help="With the settings that `harness tune` found.")] = False,
+) -> None:
+    """Run a study, or go on with it: train what is not finished, then write tables, figures and the report.
+
+    A study of task "efficiency" trains nothing: it measures the speed of training steps, in this process alone.
+    """
+    folder = run_folder(study, preset, name, out)
+    if tuned:
+        study = str(existing(folder, "tuned.yaml", "tune the study first with `harness tune`"))
+    from harness.study.design import measures_efficiency
+
+    if measures_efficiency(study):
+        if queue_only:
+            raise InputError("an efficiency study has no cells to queue; leave --queue-only out")
+        if seeds is not None or dataset:
+            raise InputError("an efficiency study has no seeds and no data sets; leave --seeds and --dataset out")
+        _run_efficiency(study, preset, set_, folder, threads, device, accept_change)
+        return
+    # A study that was tuned under a preset holds it already.
+    declared = study_of(study, "default" if tuned else preset, seeds, dataset, set_)
+    from harness.study.runner import Settings, queue_study, run_study
+
+    device = usable_device(device)
+    settings = Settings(
+        out=folder.parent,
+        name=folder.name,
+        storage=storage,
+        workers=workers or default_workers(device),
+        threads=threads,
+        device=device,
+        data_root=data_root,
+        retry_failed=retry_failed,
+        accept_change=accept_change,
+        preset=preset,
+        command=command_line(),
+    )
+    if queue_only:
+        left = queue_study(declared, settings)
+        say(f"{left} cells wait for `harness worker {settings.folder.path}`")
+        say("once they are done, the same command without --queue-only writes the report")
+        return
+    outcome = run_study(declared, settings)
+    say(f"{outcome.finished} of {outcome.total} cells finished, {len(outcome.failed)} failed")
+    if outcome.finished:
+        report_on(settings.folder.path)
+    for failure in outcome.failed:
+        where = f"{failure['dataset']} / {failure['variant']} / seed {failure['seed']}"
+        print(f"failed: {where}: {failure['reason']}", file=sys.stderr)
+    if outcome.failed:
+        folder = settings.folder.path
+        say(f"more about them in {folder}/failed/*/failure.json and {folder}/logs; try them again with --retry-failed")
+    if outcome.finished < outcome.total:
+        raise typer.Exit(FAILED)
+
+
+def _run_efficiency(
+    study: str, preset: str, settings: list[str] | None, folder: Path, threads: int, device: str, accept_change: bool
+) -> None:
+    """Measures, and writes the report."""
+    from harness.study.design import load_efficiency
+    from harness.study.efficiency import run_efficiency
+
+    run_efficiency(
+        load_efficiency(study, preset=preset, settings=tuple(settings or ())),
+        folder,
+        device=usable_device(device),
+        threads=threads,
+        accept_change=accept_change,
+        command=command_line(),
+        say=say,
+    )
+    report_on(folder)
+
+
+def plan(
+    study: StudyName,
+    preset: Preset = "default",
+    seeds: Seeds = None,
+    dataset: Datasets = None,
+    set_: Set = None,
+    name: Name = None,
+    workers: Workers = 0,
+    difference: Annotated[
+        float | None, typer.Option("--difference", min=0, help="How many seeds does it take to see this difference?")
+    ] = None,
+    allow_underpowered: Annotated[
+        bool, typer.Option("--allow-underpowered", help="Accept a design in which no test can ever succeed.")
+    ] = False,
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """What a study will cost and what it can find out, from the records of earlier runs. Trains nothing."""
+    declared = study_of(study, preset, seeds, dataset, set_)
+    if difference == 0:
+        raise InputError("--difference 0: no number of seeds shows that there is no difference")
+    from harness.study.plan import make_plan
+
+    folder = run_folder(study, preset, name, out)
+    planned = make_plan(declared, folder.parent, folder.name, difference)
+    workers = workers or default_workers("cpu")
+    if as_json:
+        shown = asdict(planned) | {"left": planned.left, "seconds_left": planned.seconds_left}
+        print_json(shown)
+    else:
+        print_plan(declared, planned, workers, difference)
+    if planned.refusal is None:
+        return
+    if not allow_underpowered:
+        raise InputError(f"this design can't succeed: {planned.refusal} (or accept it with --allow-underpowered)")
+    say(f"this design can't succeed: {planned.refusal}")
+
+
+def tune(
+    study: StudyName,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials of each search, the same for all variants.")],
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.001, help="Cap on a search's training and validation, the same for all."),
+    ] = None,
+    preset: Preset = "default",
+    dataset: Datasets = None,
+    set_: Set = None,
+    name: Name = None,
+    workers: Workers = 0,
+    threads: Threads = 1,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the settings of each variant on validation, with equal budgets; `harness run --tuned` runs the best."""
+    declared = study_of(study, preset, None, dataset, set_)
+    folder = run_folder(study, preset, name, out)
+    from harness.study import tune as tuning
+    from harness.study.folder import RunFolder
+
+    device = usable_device(device)
+    entries = tuning.tune(
+        declared,
+        RunFolder(folder),
+        tuning.Budget(trials, None if minutes is None else 60 * minutes),
+        data_root=data_root,
+        cache=folder.parent / "cache",
+        device=device,
+        threads=threads,
+        workers=workers or default_workers(device),
+        say=say,
+    )
+    if as_json:
+        print_json(entries)
+    else:
+        print_tuning(declared, entries)
+        print(folder / tuning.LEDGER, folder / tuning.TUNED, sep="\n")
+
+
+def worker(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run that `harness run` has started.")],
+    storage: Storage = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    data_root: DataRoot = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder of item vectors and codes.", show_default="cache beside the folder"),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait so long for a run that is not there yet.")
+    ] = 0,
+    parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+) -> None:
+    """Work on a run's cells until none is left: one more pair of hands, on this machine or another."""
+    from harness.study.folder import RunFolder
+    from harness.study.storage import absolute
+    from harness.study.worker import go_where_it_was_started, wait_for_run, work
+
+    folder = folder.absolute()
+    run = RunFolder(folder)
+    wait_for_run(run, wait)
+    settings: dict[str, Any] = {
+        "storage": absolute(storage or f"sqlite:///{folder / 'study.db'}"),
+        "data_root": data_root.absolute() if data_root else None,
+        "cache": (cache or folder.parent / "cache").absolute(),
+    }
+    go_where_it_was_started(run)
+    work(run, **settings, device=usable_device(device), threads=threads, parent=parent)
