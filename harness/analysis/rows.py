@@ -341,6 +341,12 @@ class Run:
                 found |= dict.fromkeys(self.rows(cell, ["action"])["action"].unique().to_pylist())
         return list(found)
 
+    def gauc_users(self, cell: str) -> dict[str, int]:
+        """Action -> how many test users GAUC takes in: those with events of both classes."""
+        from harness.metrics.action import users_of_gauc
+
+        return self._keep(("gauc users", cell), lambda: users_of_gauc(self.evidence(cell).labels))
+
     def by_seed(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[int, float]:
         """Seed -> value of a metric, of the finished cells."""
         cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)

@@ -17,7 +17,19 @@ from scipy.stats import rankdata
 from harness.errors import InputError
 from harness.metrics.base import Evidence, Labels, Metric, find
 
-__all__ = ["AUC", "BCE", "ECE", "FAMILIES", "GAUC", "MEAN", "NE", "ActionMetric", "labels_of", "summarise"]
+__all__ = [
+    "AUC",
+    "BCE",
+    "ECE",
+    "FAMILIES",
+    "GAUC",
+    "MEAN",
+    "NE",
+    "ActionMetric",
+    "labels_of",
+    "summarise",
+    "users_of_gauc",
+]
 
 FAMILIES = ("bce", "ne", "auc", "gauc", "ece")
 """What a cell's summary holds of every action."""
@@ -175,12 +187,17 @@ def summarise(labels: Labels, metrics: tuple[str, ...] = FAMILIES) -> dict[str, 
     """
     evidence = Evidence({"label": lambda: labels})
     found: dict[str, dict[str, float | None]] = {MEAN: {name: _defined(find(name).value(evidence)) for name in metrics}}
+    used = users_of_gauc(labels)
     for action in labels.actions:
         values: dict[str, float | None] = {name: _defined(find(f"{name}/{action}").value(evidence)) for name in metrics}
-        label, probability, user = labels.of(action)
-        used = int(np.count_nonzero(_user_aucs(label, probability, user, labels.users)[1]))
-        found[action] = {**values, "gauc_users": used, "gauc_skipped": len(np.unique(user)) - used}
+        there = len(np.unique(labels.of(action)[2]))
+        found[action] = {**values, "gauc_users": used[action], "gauc_skipped": there - used[action]}
     return found
+
+
+def users_of_gauc(labels: Labels) -> dict[str, int]:
+    """Action -> how many users GAUC takes in: those with events of both classes."""
+    return {action: int(np.count_nonzero(_user_aucs(*labels.of(action), labels.users)[1])) for action in labels.actions}
 
 
 def _defined(value: float) -> float | None:
