@@ -10,8 +10,9 @@ from harness.errors import InputError
 from harness.interface import Task
 from harness.metrics.ranking import per_user, tie_places
 from harness.models.fair import FAIR, FAIRConfig
+from harness.probes import noise
 from harness.probes.noise import Noise, noise_statistics
-from harness.tasks import noise, retrieval
+from harness.tasks import retrieval
 
 SHARES = (0.0, 0.1, 0.3, 0.5)
 

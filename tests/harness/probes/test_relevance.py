@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.probes import relevance
 from harness.probes.relevance import Relevance, decile_shares
-from harness.tasks import relevance
 
 
 def by_hand(data, context):
