@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import FAILED, existing_run, report_on, say
+from harness.cli.common import FAILED, report_on, say
 from harness.cli.options import AsJson, Name, Out, Preset, RunName
 from harness.cli.printing import print_json, print_rows
 from harness.errors import InputError
+from harness.resolve import existing_run
 
 if TYPE_CHECKING:
     from harness.analysis.claims import Finding
@@ -24,7 +25,9 @@ def report(
     out: Out = Path("results"),
 ) -> None:
     """Derive every table, figure and the report again from the rows, without training anything."""
-    report_on(existing_run(study, preset, name, out))
+    from harness.api import load_run
+
+    report_on(load_run(existing_run(study, preset, name, out)))
 
 
 def verify(
