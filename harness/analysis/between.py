@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from harness.analysis.rows import Run
 from harness.analysis.statistics import two_level_interval
@@ -135,8 +136,7 @@ def _by_user(
     nothing = np.empty((0, 0))
     if len(pairs) < 2:
         return nothing, "fewer than two seeds in common"
-    who = ["user", "target"] if first.task == "retrieval" else ["user", "item"]
-    if any(not first.rows(a, who).equals(second.rows(b, who)) for a, b in pairs):
+    if any(_who(first, a) != _who(second, b) for a, b in pairs):
         return nothing, "evaluated on different users or targets"
     values = [
         (first.user_values(a, metric, candidates=candidates), second.user_values(b, metric, candidates=candidates))
@@ -148,3 +148,9 @@ def _by_user(
     if not np.isfinite(differences).all():
         return nothing, "undefined for some users"
     return (differences, "") if differences.shape[1] > 1 else (nothing, "one user")
+
+
+def _who(run: Run, cell: str) -> list[pa.ChunkedArray]:
+    """Users and targets (or items) of a cell, as strings of one type, whatever wrote the file."""
+    columns = ["user", "target" if run.task == "retrieval" else "item"]
+    return [column.cast(pa.large_string()) for column in run.rows(cell, columns).columns]
