@@ -68,7 +68,12 @@ def run(
     folder = run_folder(str(study), preset, name, Path(out))
     changes = as_pairs(set)
     command = without_passwords(command or f"harness.run({str(study)!r}, preset={preset!r}, set={list(changes)})")
-    settings = {"device": device, "threads": threads, "accept_change": accept_change, "command": command}
+    settings: dict[str, Any] = {
+        "device": device,
+        "threads": threads,
+        "accept_change": accept_change,
+        "command": command,
+    }
     if tuned:
         study = existing(folder, "tuned.yaml", "tune the study first with `harness tune`")
     found = Run(folder)
@@ -136,7 +141,7 @@ def compare(
     *,
     pairs: Iterable[tuple[str, str]] | None = None,
     metrics: Iterable[str] | None = None,
-    candidates: Candidates | None = None,
+    candidates: str | None = None,
 ) -> pd.DataFrame:
     """Two runs on the same data, side by side; see :func:`harness.analysis.between.between_runs`."""
     from harness.analysis.between import between_runs

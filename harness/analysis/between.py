@@ -6,6 +6,7 @@ Such a comparison belongs to no declared family, so it has intervals and no verd
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,8 +58,7 @@ def between_runs(
     metrics = list(metrics or ()) or _common_metrics(first, second)
     protocol = candidates or first.candidates
     lines = [
-        {"dataset": dataset, "variant": one, "other": other, "metric": metric}
-        | _line(first, second, dataset, one, other, metric, protocol)
+        _line(first, second, dataset, one, other, metric, protocol)
         for dataset in datasets
         for one, other in pairs
         for metric in metrics
@@ -68,8 +68,8 @@ def between_runs(
 
 def _check_same_data(first: Run, second: Run, dataset: str) -> None:
     for kind, what in (("log", "data"), ("split", "split")):
-        ours, theirs = (_print(run, dataset, kind) for run in (first, second))
-        if ours != theirs and None not in (ours, theirs):
+        ours, theirs = _print(first, dataset, kind), _print(second, dataset, kind)
+        if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
                 f"the {what} of '{dataset}' differ{'s' if what == 'split' else ''} between {first.path} "
                 f"({kind} {ours[:12]}) and {second.path} ({kind} {theirs[:12]}), so their numbers can't be compared; "
@@ -104,9 +104,7 @@ def _common_metrics(first: Run, second: Run) -> list[str]:
     return metrics
 
 
-def _line(
-    first: Run, second: Run, dataset: str, one: str, other: str, metric: str, candidates: str
-) -> dict[str, float | int | str | None]:
+def _line(first: Run, second: Run, dataset: str, one: str, other: str, metric: str, candidates: str) -> dict[str, Any]:
     ours = first.by_seed(dataset, one, metric, candidates=candidates)
     theirs = second.by_seed(dataset, other, metric, candidates=candidates)
     seeds = [seed for seed in ours if seed in theirs]
@@ -115,6 +113,10 @@ def _line(
     differences, note = _by_user(first, second, dataset, one, other, metric, candidates)
     interval = two_level_interval(differences).interval if not note else (None, None)
     return {
+        "dataset": dataset,
+        "variant": one,
+        "other": other,
+        "metric": metric,
         "first": float(np.mean([*ours.values()])) if ours else None,
         "second": float(np.mean([*theirs.values()])) if theirs else None,
         "seeds": len(seeds),
@@ -138,13 +140,14 @@ def _by_user(
         return nothing, "fewer than two seeds in common"
     if any(_who(first, a) != _who(second, b) for a, b in pairs):
         return nothing, "evaluated on different users or targets"
-    values = [
-        (first.user_values(a, metric, candidates=candidates), second.user_values(b, metric, candidates=candidates))
-        for a, b in pairs
-    ]
-    if any(value is None for pair in values for value in pair):
-        return nothing, "no mean over users"
-    differences = np.stack([b - a for a, b in values])
+    found = []
+    for a, b in pairs:
+        before = first.user_values(a, metric, candidates=candidates)
+        after = second.user_values(b, metric, candidates=candidates)
+        if before is None or after is None:
+            return nothing, "no mean over users"
+        found.append(after - before)
+    differences = np.stack(found)
     if not np.isfinite(differences).all():
         return nothing, "undefined for some users"
     return (differences, "") if differences.shape[1] > 1 else (nothing, "one user")

@@ -43,13 +43,9 @@ def compare(
     """
     from harness import api
 
-    pairs = [tuple(part.strip() for part in given.split("/")) for given in pair or ()]
-    for given, names in zip(pair or (), pairs, strict=True):
-        if len(names) != 2:
-            raise InputError(f"--pair {given}: write it as ONE/OTHER, a variant of the first run and one of the second")
-    found = api.compare(
-        api.load_run(one, out), api.load_run(other, out), pairs=pairs, metrics=metric, candidates=candidates
-    )
+    first, second = api.load_run(one, out), api.load_run(other, out)
+    pairs = [_pair(given) for given in pair or ()]
+    found = api.compare(first, second, pairs=pairs, metrics=metric, candidates=candidates)
     lines = _records(found)
     if as_json:
         print_json(lines)
@@ -111,6 +107,13 @@ def recommend(
         print_json(found)
     else:
         print_rows([line | {"score": f"{line['score']:.4f}"} for line in found])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    one, sign, other = (part.strip() for part in text.partition("/"))
+    if not one or not sign or not other or "/" in other:
+        raise InputError(f"--pair {text}: write it as ONE/OTHER, a variant of the first run and one of the second")
+    return one, other
 
 
 def _split(text: str) -> list[str]:
