@@ -19,7 +19,7 @@ from harness.settings import Settings
 __all__ = ["BaseRate", "UserBaseRate"]
 
 
-class BaseRate(Recommender):
+class BaseRate(Recommender[Settings]):
     """p_a = the share of the training part's events with action a: the best constant for the training part's BCE.
 
     Nothing is trained. A rate of 0 or 1 is moved half an event inwards, so that its logit is finite.

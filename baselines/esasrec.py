@@ -73,7 +73,7 @@ class LiGRLayer(nn.Module):
         return x, maps
 
 
-class ESASRec(Recommender):
+class ESASRec(Recommender[ESASRecConfig]):
     """Causal LiGR Transformer over item embeddings; an item's score is its embedding's product with the last state."""
 
     Config = ESASRecConfig

@@ -53,7 +53,7 @@ class HSTUConfig(Settings):
         return self
 
 
-class HSTU(Recommender):
+class HSTU(Recommender[HSTUConfig]):
     """Item and position embeddings through HSTU layers; an item's score is a cosine over the temperature."""
 
     Config = HSTUConfig

@@ -12,7 +12,7 @@ from harness.settings import Settings
 __all__ = ["Popularity"]
 
 
-class Popularity(Recommender):
+class Popularity(Recommender[Settings]):
     """The unigram model p(i) ~ count(i)^tau over the training part's counts, whatever the history.
 
     tau > 0 is its one parameter, fitted by cross-entropy like any model's; the ranking is that of the counts for

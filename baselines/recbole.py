@@ -106,7 +106,7 @@ class RecBoleFamily:
         return _member(name)
 
 
-class RecBoleModel(Recommender):
+class RecBoleModel(Recommender[Settings]):
     """One of RecBole's models, trained on its own unit: a prefix and its next item."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.RETRIEVAL})

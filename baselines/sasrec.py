@@ -60,7 +60,7 @@ class SASRecConfig(Settings):
         return self
 
 
-class SASRec(Recommender):
+class SASRec(Recommender[SASRecConfig]):
     """Causal Transformer over item embeddings; an item's score is its embedding's product with the last state."""
 
     Config = SASRecConfig

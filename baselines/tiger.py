@@ -260,7 +260,7 @@ class Decoding(NamedTuple):
     """Per earlier level the self-attention's keys and values, layer after layer (B, W or 1, 2 * layers, H * Dh)."""
 
 
-class TIGER(Recommender):
+class TIGER(Recommender[TIGERConfig]):
     """Encoder-decoder Transformer (T5) from the codes of the last events (B, S) to the m codes of the next item.
 
     It is trained on prefixes, each with its one next item; with ``encoder: causal`` on all positions of a sequence in

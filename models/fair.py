@@ -195,7 +195,7 @@ class FocusedAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2)), maps
 
 
-class FAIR(Recommender):
+class FAIR(Recommender[FAIRConfig]):
     """Causal Transformer over items made of codes; all codes of the next item are predicted at once."""
 
     Config = FAIRConfig

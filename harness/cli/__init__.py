@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
-from harness.cli import data, items, listing, reading, running, scoring
+from harness.cli import data, items, listing, reading, running, scoring, using
 from harness.cli.common import BAD_INPUT, DONE, INTERRUPTED
 from harness.errors import InputError, Interrupted
 
@@ -35,6 +35,8 @@ for command in (
     reading.verify,
     reading.trace,
     reading.claims,
+    using.compare,
+    using.recommend,
     scoring.score,
     running.worker,
 ):

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import say, study_of
+from harness.cli.common import say
 from harness.cli.options import DataRoot, Out, Preset
 from harness.errors import InputError
+from harness.resolve import read_study
 
 items_app = typer.Typer(no_args_is_help=True, help="Look at item codes (semantic IDs).")
 
@@ -37,7 +38,7 @@ def items_report(
 
     inputs = Inputs(data_root, out / "cache", say)
     if study is not None:
-        found = item_reports.codes_of_study(study_of(study, preset, None, dataset, set_), inputs)
+        found = item_reports.codes_of_study(read_study(study, preset, None, dataset, set_), inputs)
     else:
         found = item_reports.codes_of_datasets(dataset or [], set_ or [], inputs)
     for codes in found:

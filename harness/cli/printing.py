@@ -47,30 +47,13 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
     from harness.analysis.provenance import count
     from harness.analysis.statistics import CORRECTIONS, TESTS
     from harness.study.plan import ALPHA, POWER
-    from harness.study.progress import duration
 
     sizes = {"data set": study.datasets, "variant": study.variants, "seed": study.seeds}
     cells = sum(arm.cells for arm in plan.arms)
     finished = f", {cells - plan.left} of them finished" if plan.left < cells else ""
     shape = " x ".join(count(len(members), thing) for thing, members in sizes.items())
     print(f"{study.study}: {shape} = {count(cells, 'cell')}{finished}")
-    arms = [
-        {
-            "dataset": arm.dataset,
-            "variant": arm.variant,
-            "cells left": f"{arm.cells - arm.finished} of {arm.cells}",
-            "time of a cell": "unknown" if arm.seconds is None else duration(arm.seconds),
-            "memory": "unknown" if arm.memory_bytes is None else f"{arm.memory_bytes / 2**20:.0f} MiB",
-            "from": arm.basis or "no earlier run",
-        }
-        for arm in plan.arms
-    ]
-    print_rows(arms)
-    if plan.seconds_left is None:
-        print("time left: unknown")
-    elif plan.left:
-        shared = f", {duration(plan.seconds_left / min(workers, plan.left))} of {workers}" if workers > 1 else ""
-        print(f"time left: about {duration(plan.seconds_left)} of one worker{shared}")
+    _print_arms(plan, workers)
     print()
     if not plan.comparisons:
         print("comparisons: none; the study names no control and no contrasts, or has no other variant")
@@ -109,6 +92,28 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
         line["pilot"] = f"{c.pilot}, {count(c.pilot_seeds, 'seed')}" if c.pilot else "no earlier run"
         lines.append(line)
     print_rows(lines)
+
+
+def _print_arms(plan: Plan, workers: int) -> None:
+    from harness.study.progress import duration
+
+    arms = [
+        {
+            "dataset": arm.dataset,
+            "variant": arm.variant,
+            "cells left": f"{arm.cells - arm.finished} of {arm.cells}",
+            "time of a cell": "unknown" if arm.seconds is None else duration(arm.seconds),
+            "memory": "unknown" if arm.memory_bytes is None else f"{arm.memory_bytes / 2**20:.0f} MiB",
+            "from": arm.basis or "no earlier run",
+        }
+        for arm in plan.arms
+    ]
+    print_rows(arms)
+    if plan.seconds_left is None:
+        print("time left: unknown")
+    elif plan.left:
+        shared = f", {duration(plan.seconds_left / min(workers, plan.left))} of {workers}" if workers > 1 else ""
+        print(f"time left: about {duration(plan.seconds_left)} of one worker{shared}")
 
 
 def print_tuning(study: Study, entries: list[dict[str, Any]]) -> None:

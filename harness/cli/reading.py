@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import FAILED, existing_run, report_on, say, usable_device
+from harness.cli.common import FAILED, report_on, say
 from harness.cli.options import AsJson, DataRoot, Device, Name, Out, Preset, RunName
 from harness.cli.printing import print_json, print_rows
 from harness.errors import InputError
+from harness.resolve import existing_run, usable_device
 
 if TYPE_CHECKING:
     from harness.analysis.claims import Finding
@@ -24,7 +25,9 @@ def report(
     out: Out = Path("results"),
 ) -> None:
     """Derive every table, figure and the report again from the rows, without training anything."""
-    report_on(existing_run(study, preset, name, out))
+    from harness.api import load_run
+
+    report_on(load_run(existing_run(study, preset, name, out)))
 
 
 def evaluate(
@@ -48,6 +51,7 @@ def evaluate(
 
     Exits with 1 if a cell had to be left as it is.
     """
+    from harness.api import load_run
     from harness.study.cells import Inputs
     from harness.study.evaluate import evaluate_run, with_changes
     from harness.study.folder import RunFolder
@@ -62,7 +66,7 @@ def evaluate(
         found = evaluate_run(folder, changed, inputs, again=again, device=usable_device(device), say=say)
         if changed != design:
             folder.write_design(changed, extra)
-    report_on(folder.path)
+    report_on(load_run(folder.path))
     if any(cell.left for cell in found):
         raise typer.Exit(FAILED)
 

@@ -5,21 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import (
-    FAILED,
-    command_line,
-    default_workers,
-    existing,
-    report_on,
-    run_folder,
-    say,
-    study_of,
-    usable_device,
-)
+from harness.cli.common import FAILED, command_line, report_on, say
 from harness.cli.options import (
     AsJson,
     DataRoot,
@@ -37,6 +27,10 @@ from harness.cli.options import (
 )
 from harness.cli.printing import print_json, print_plan, print_tuning
 from harness.errors import InputError
+from harness.resolve import default_workers, read_study, run_folder, usable_device
+
+if TYPE_CHECKING:
+    from harness.api import Run
 
 
 def run(
@@ -65,72 +59,51 @@ def run(
 
     A study of task "efficiency" trains nothing: it measures the speed of training steps, in this process alone.
     """
-    folder = run_folder(study, preset, name, out)
-    if tuned:
-        study = str(existing(folder, "tuned.yaml", "tune the study first with `harness tune`"))
-    from harness.study.design import measures_efficiency
+    from harness import api
 
-    if measures_efficiency(study):
-        if queue_only:
-            raise InputError("an efficiency study has no cells to queue; leave --queue-only out")
-        if seeds is not None or dataset:
-            raise InputError("an efficiency study has no seeds and no data sets; leave --seeds and --dataset out")
-        _run_efficiency(study, preset, set_, folder, threads, device, accept_change)
-        return
-    # A study that was tuned under a preset holds it already.
-    declared = study_of(study, "default" if tuned else preset, seeds, dataset, set_)
-    from harness.study.runner import Settings, queue_study, run_study
-
-    device = usable_device(device)
-    settings = Settings(
-        out=folder.parent,
-        name=folder.name,
-        storage=storage,
-        workers=workers or default_workers(device),
-        threads=threads,
+    done = api.run(
+        study,
+        preset=preset,
+        set=set_,
+        seeds=seeds,
+        datasets=dataset,
+        name=name,
+        out=out,
+        tuned=tuned,
+        queue_only=queue_only,
+        report=False,
         device=device,
+        threads=threads,
+        accept_change=accept_change,
+        command=command_line(),
+        workers=workers,
+        storage=storage,
         data_root=data_root,
         retry_failed=retry_failed,
-        accept_change=accept_change,
-        preset=preset,
-        command=command_line(),
     )
+    if done.task == "efficiency":
+        report_on(done)
+        return
+    failed = done.failures()
     if queue_only:
-        left = queue_study(declared, settings)
-        say(f"{left} cells wait for `harness worker {settings.folder.path}`")
+        say(f"{done.total - done.finished - len(failed)} cells wait for `harness worker {done.path}`")
         say("once they are done, the same command without --queue-only writes the report")
         return
-    outcome = run_study(declared, settings)
-    say(f"{outcome.finished} of {outcome.total} cells finished, {len(outcome.failed)} failed")
-    if outcome.finished:
-        report_on(settings.folder.path)
-    for failure in outcome.failed:
+    _say_outcome(done, failed)
+
+
+def _say_outcome(done: Run, failed: list[dict[str, Any]]) -> None:
+    say(f"{done.finished} of {done.total} cells finished, {len(failed)} failed")
+    if done.finished:
+        report_on(done)
+    for failure in failed:
         where = f"{failure['dataset']} / {failure['variant']} / seed {failure['seed']}"
         print(f"failed: {where}: {failure['reason']}", file=sys.stderr)
-    if outcome.failed:
-        folder = settings.folder.path
-        say(f"more about them in {folder}/failed/*/failure.json and {folder}/logs; try them again with --retry-failed")
-    if outcome.finished < outcome.total:
+    if failed:
+        where = f"{done.path}/failed/*/failure.json and {done.path}/logs"
+        say(f"more about them in {where}; try them again with --retry-failed")
+    if done.finished < done.total:
         raise typer.Exit(FAILED)
-
-
-def _run_efficiency(
-    study: str, preset: str, settings: list[str] | None, folder: Path, threads: int, device: str, accept_change: bool
-) -> None:
-    """Measures, and writes the report."""
-    from harness.study.design import load_efficiency
-    from harness.study.efficiency import run_efficiency
-
-    run_efficiency(
-        load_efficiency(study, preset=preset, settings=tuple(settings or ())),
-        folder,
-        device=usable_device(device),
-        threads=threads,
-        accept_change=accept_change,
-        command=command_line(),
-        say=say,
-    )
-    report_on(folder)
 
 
 def plan(
@@ -151,7 +124,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a study will cost and what it can find out, from the records of earlier runs. Trains nothing."""
-    declared = study_of(study, preset, seeds, dataset, set_)
+    declared = read_study(study, preset, seeds, dataset, set_)
     if difference == 0:
         raise InputError("--difference 0: no number of seeds shows that there is no difference")
     from harness.study.plan import make_plan
@@ -190,7 +163,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Search the settings of each variant on validation, with equal budgets; `harness run --tuned` runs the best."""
-    declared = study_of(study, preset, None, dataset, set_)
+    declared = read_study(study, preset, None, dataset, set_)
     folder = run_folder(study, preset, name, out)
     from harness.study import tune as tuning
     from harness.study.folder import RunFolder

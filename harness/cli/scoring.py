@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import command_line, existing_run, run_name, study_of
+from harness.cli.common import command_line
 from harness.cli.options import AsJson, DataRoot, Out, Preset
 from harness.cli.printing import print_json, print_rows
 from harness.errors import InputError
+from harness.resolve import existing_run, read_study, run_name
 
 
 def score(
@@ -53,7 +54,7 @@ def score(
         )
     else:
         folder = out / run_name("", "default", name or predictions.stem)
-        declared = None if study is None else study_of(study, preset, None, None, None)
+        declared = None if study is None else read_study(study, preset)
         design = scoring.design_of(declared, dataset, label or folder.name, seed, set_ or [])
         scored = scoring.score_alone(predictions, design, RunFolder(folder), inputs, command_line())
     if as_json:

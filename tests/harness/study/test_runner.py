@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from harness.cli.common import usable_device
 from harness.errors import InputError
 from harness.files import write_json
+from harness.resolve import usable_device
 from harness.study import runner, worker
 from harness.study.design import Study, load_study
 from harness.study.folder import HOST, RunFolder
