@@ -21,13 +21,13 @@ from harness.files import read_json
 from harness.interface import Batch, Recommender, Task
 from harness.items.config import ItemsConfig
 from harness.metrics.ranking import tie_places
+from harness.probes.attention import last_row, per_event, shows_attention
 from harness.registry import load_model
 from harness.settings import parse
 from harness.study.cells import Arm, Cell, Inputs
 from harness.study.folder import RunFolder
 from harness.study.run_cell import build_model, load_weights
 from harness.tasks.action import ActionPrediction
-from harness.tasks.attention import last_row, per_event, shows_attention
 from harness.tasks.base import TaskData
 from harness.tasks.retrieval import LIST_LENGTH, Retrieval
 from harness.training_config import TrainingConfig
