@@ -30,7 +30,7 @@ from harness.files import whole_file
 from harness.interface import Batch, Recommender
 from harness.memory import PeakMemory, keep_freed_memory
 from harness.metrics import lower_is_better
-from harness.tasks.base import TaskData
+from harness.tasks.base import Predictions, TaskData
 from harness.training_config import Budget, TrainingConfig
 
 __all__ = ["Fitted", "fit"]
@@ -48,6 +48,8 @@ class Fitted:
     stopped: Literal["patience", "budget"]
     history: list[dict[str, Any]]
     cost: dict[str, Any]
+    validation: Predictions | None = None
+    """What the best epoch predicted of the validation part; None where that epoch lies before a resumption."""
 
 
 @dataclass
@@ -101,18 +103,21 @@ def fit(
     if state.flops is None:
         state.flops = _flops_per_event(model, data, training)
     diagnostics = Diagnostics(model, data, training)
+    validation: Predictions | None = None
 
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
         row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, should_stop)
         started = time.perf_counter()
         if epoch % budget.eval_every == 0 or epoch == budget.epochs:
-            summary = data.summarise(data.evaluate(model, "valid"))
+            predicted = data.predict(model, "valid")
+            summary = data.summarise(predicted.rows)
             value = data.value(summary, primary)
             row |= {f"valid/{metric}": v for metric, v in data.tracked(summary).items()}
             if state.best_value is None or better(value, state.best_value):
                 state.best_value, state.best_epoch = value, epoch
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+                validation = predicted
         row["evaluation_seconds"] = time.perf_counter() - started
         row |= diagnostics.measure()
         state.epoch = epoch
@@ -128,6 +133,7 @@ def fit(
         epochs=state.epoch,
         stopped="budget" if state.epoch >= budget.epochs else "patience",
         history=state.history,
+        validation=validation,
         cost={
             "parameters": sum(p.numel() for p in model.parameters()),
             "training_flops_per_event": state.flops,

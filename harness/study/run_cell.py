@@ -26,7 +26,7 @@ from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
 from harness.study.folder import RunFolder
-from harness.tasks.base import TaskData
+from harness.tasks.base import Predictions, TaskData
 from harness.tasks.lists import write_table
 from harness.training import Fitted, fit
 
@@ -101,7 +101,7 @@ def run_cell(
     with writing(staged):
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-    summaries = write_evidence(staged, folder, study, model, data)
+    summaries = write_evidence(staged, folder, study, model, data, fitted.validation)
     write_history(staged / "history.csv", fitted.history)
     write_json(staged / "cost.json", fitted.cost)
     write_findings(staged, study.measured, model, data)
@@ -117,11 +117,16 @@ def run_cell(
 
 
 def write_evidence(
-    staged: Path, folder: RunFolder, study: Study, model: Recommender, data: TaskData
+    staged: Path,
+    folder: RunFolder,
+    study: Study,
+    model: Recommender,
+    data: TaskData,
+    validation: Predictions | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What a trained model predicts: rows, lists and a summary in ``staged``, and the catalogue of its run; returns the
-    summary by phase."""
-    found = {phase: data.predict(model, phase, lists=phase == "test") for phase in ("valid", "test")}
+    summary by phase. ``validation``: what it predicted of that part, where this is known already."""
+    found = {"valid": validation or data.predict(model, "valid"), "test": data.predict(model, "test", lists=True)}
     summaries = {phase: data.summarise(predicted.rows) for phase, predicted in found.items()}
     write_json(staged / "metrics.json", summaries)
     write_table(staged / "rows.parquet", pa.concat_tables(predicted.rows for predicted in found.values()))

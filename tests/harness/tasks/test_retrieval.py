@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -92,8 +92,8 @@ def test_rows_equal_a_loop_over_users(data, phase, kind, width):
 @pytest.mark.parametrize(("kind", "width"), [(Scripted, None), (Listed, 5)])
 def test_lists_equal_a_loop_over_users(data, kind, width, k, monkeypatch):
     """Both protocols' first k, from one list, with ties, shorter lists and scores that stay as they are."""
-    for name in ("best_by_scores", "best_by_list"):
-        monkeypatch.setattr(retrieval, name, partial(getattr(retrieval, name), k=k))
+    name = "best_by_list" if width else "best_by_scores"
+    monkeypatch.setattr(retrieval, name, partial(getattr(retrieval, name), k=k))
     predicted = data.predict(kind(Settings(), data.schema()), "test", lists=True)
     assert predicted.rows.equals(data.evaluate(kind(Settings(), data.schema()), "test"))
     users, targets = data.split.targets("test")
@@ -126,10 +126,37 @@ def test_the_first_of_scores_are_those_of_a_sort(draw):
         assert value[row].tolist() == given_scores[order].tolist()
 
 
+@pytest.mark.parametrize("levels", [3, 1000, 10**9])
+def test_the_first_of_many_scores_are_those_of_a_sort(levels):
+    """Enough of them for the way over blocks, few and many of them equal."""
+    rng = np.random.default_rng(levels)
+    scores = (rng.integers(0, levels, (5, 3001)) / levels).astype(np.float32)
+    column, value = retrieval._top(torch.from_numpy(scores), 5)
+    for row, own in enumerate(scores):
+        order = np.lexsort((tie_places(3001), -own))[:5]
+        assert column[row].tolist() == order.tolist()
+        assert value[row].tolist() == own[order].tolist()
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_counts_equal_those_of_comparisons(draw):
+    shape = draw.draw(st.tuples(st.integers(1, 9), st.integers(1, 40)))
+    scores = draw.draw(arrays(np.float32, shape, elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.25, np.inf])))
+    places, rows = tie_places(shape[1]), np.arange(shape[0])
+    target = draw.draw(arrays(np.int64, shape[0], elements=st.integers(0, shape[1] - 1)))
+    own, own_place = scores[rows, target][:, None], places[target]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "TILE_BYTES", draw.draw(st.integers(1, 200)))
+        found = retrieval._before(*map(torch.from_numpy, (scores, own, places.copy(), own_place)))
+    expected = (scores > own) | ((scores == own) & (places < own_place[:, None]))
+    assert found.tolist() == expected.sum(1).tolist()
+
+
 def test_chunks_do_not_change_the_rows(data, monkeypatch):
     model = Scripted(Settings(), data.schema())
     whole = data.evaluate(model, "test")
-    monkeypatch.setattr(retrieval, "SCORE_BYTES", 10 * 25 * 3)
+    monkeypatch.setattr(retrieval, "SCORE_BYTES", 6 * 25 * 3)
     assert data.evaluate(model, "test").equals(whole)
 
 
