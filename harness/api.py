@@ -173,7 +173,14 @@ class Run:
         """The study as it was run, every preset and change laid over it."""
         import yaml
 
-        return yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
+        path = self.path / "study.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path} can't be read ({' '.join(str(error).split())[:160]}); restore it") from None
+        if not isinstance(found, dict) or "task" not in found:
+            raise InputError(f"{path} is not the resolved study of a run; restore it from a copy")
+        return found
 
     @property
     def task(self) -> str:

@@ -115,6 +115,12 @@ class TestLoadRun:
         with pytest.raises(InputError, match="no finished cell yet"):
             run.metrics()
 
+    @pytest.mark.parametrize(("text", "message"), [("{", "can't be read"), ("study: x", "not the resolved study")])
+    def test_a_damaged_design(self, copied, text, message):
+        (copied / "study.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            _ = harness.load_run(copied).task
+
 
 class TestFrames:
     def test_metrics_are_means_over_the_rows(self, run):
