@@ -71,6 +71,12 @@ Storage = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help="Where workers are started: local, slurm, or one of your own.")
+]
+ExecutorSet = Annotated[
+    list[str] | None, typer.Option("--executor-set", help="key=value: an option of the executor (repeatable).")
+]
 
 
 def _show_version(asked: bool) -> None:
@@ -99,6 +105,8 @@ def run(
     workers: Workers = 0,
     threads: Threads = 1,
     device: Device = "auto",
+    executor: ExecutorName = "local",
+    executor_set: ExecutorSet = None,
     storage: Storage = None,
     out: Out = Path("results"),
     data_root: DataRoot = None,
@@ -129,14 +137,18 @@ def run(
         return
     # A study that was tuned under a preset holds it already.
     declared = _study(study, "default" if tuned else preset, seeds, dataset, set_)
+    from harness.study.executors import open_executor
     from harness.study.runner import Settings, queue_study, run_study
 
-    device = _device(device)
+    here = open_executor(executor, executor_set or ()).here
+    device = _device(device) if here else device
     settings = Settings(
         out=folder.parent,
         name=folder.name,
         storage=storage,
-        workers=workers or _default_workers(device),
+        workers=workers or (_default_workers(device) if here else 1),
+        executor=executor,
+        executor_set=tuple(executor_set or ()),
         threads=threads,
         device=device,
         data_root=data_root,
@@ -229,6 +241,8 @@ def tune(
     workers: Workers = 0,
     threads: Threads = 1,
     device: Device = "auto",
+    executor: ExecutorName = "local",
+    executor_set: ExecutorSet = None,
     out: Out = Path("results"),
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -237,9 +251,11 @@ def tune(
     declared = _study(study, preset, None, dataset, set_)
     folder = _folder(study, preset, name, out)
     from harness.study import tune as tuning
+    from harness.study.executors import open_executor
     from harness.study.folder import RunFolder
 
-    device = _device(device)
+    opened = open_executor(executor, executor_set or ())
+    device = _device(device) if opened.here else device
     entries = tuning.tune(
         declared,
         RunFolder(folder),
@@ -248,7 +264,8 @@ def tune(
         cache=folder.parent / "cache",
         device=device,
         threads=threads,
-        workers=workers or _default_workers(device),
+        workers=workers or (_default_workers(device) if opened.here else 1),
+        executor=opened,
         say=_say,
     )
     if as_json:
@@ -410,14 +427,15 @@ def worker(
         float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait so long for a run that is not there yet.")
     ] = 0,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+    name: Annotated[str, typer.Option("--name", hidden=True)] = "",
 ) -> None:
-    """Work on a run's cells until none is left: one more pair of hands, on this machine or another."""
+    """Work on a run's cells, or the searches in its folder tuning, until none is left, on this machine or another."""
     from harness.study.folder import RunFolder
     from harness.study.storage import absolute
     from harness.study.worker import go_where_it_was_started, wait_for_run, work
 
     folder = folder.absolute()
-    run = RunFolder(folder)
+    run = RunFolder(folder, name)
     wait_for_run(run, wait)
     settings: dict[str, Any] = {
         "storage": absolute(storage or f"sqlite:///{folder / 'study.db'}"),
