@@ -95,19 +95,27 @@ class RunOptions(TypedDict, total=False):
     """What else :func:`run` takes; see ``harness run --help``."""
 
     workers: int
+    executor: str
+    executor_set: tuple[str, ...]
     storage: str | None
     data_root: str | Path | None
     retry_failed: bool
 
 
 def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers: int = 0, **options: Any) -> None:
+    from harness.study.executors import open_executor
     from harness.study.runner import Settings, queue_study, run_study
 
-    device = usable_device(device)
+    here = open_executor(options.get("executor", "local"), options.get("executor_set", ())).here
+    device = usable_device(device) if here else device
     if options.get("data_root") is not None:
         options["data_root"] = Path(options["data_root"])
     settings = Settings(
-        out=folder.parent, name=folder.name, device=device, workers=workers or default_workers(device), **options
+        out=folder.parent,
+        name=folder.name,
+        device=device,
+        workers=workers or (default_workers(device) if here else 1),
+        **options,
     )
     (queue_study if queue_only else run_study)(study, settings)
 
