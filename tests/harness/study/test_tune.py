@@ -233,14 +233,14 @@ def test_ends_that_the_model_closes_are_known(job):
 def test_the_test_part_is_out_of_reach(job, monkeypatch):
     job = job(trials=2)
     asked = []
-    evaluate = Retrieval.evaluate
+    predict = Retrieval.predict
 
-    def spy(self, model, phase):
+    def spy(self, model, phase, **options):
         assert (self.split.test_end == self.split.valid_end).all()
         asked.append(phase)
-        return evaluate(self, model, phase)
+        return predict(self, model, phase, **options)
 
-    monkeypatch.setattr(Retrieval, "evaluate", spy)
+    monkeypatch.setattr(Retrieval, "predict", spy)
     run_search(job, _searches(job)[0], never)
     assert set(asked) == {"valid"}
     _, split = ValidationOnly(None, job.cache).split(DATASET, DataConfig())
