@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.rows import OUTSIDE, Run, lower_is_better, metric_label
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
 
