@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.analysis import rows
+    from harness.analysis.report import Report
     from harness.study.design import Study
     from harness.trained import TrainedModel
 
@@ -299,8 +300,9 @@ class Run:
             raise InputError(f"{self.path} has no table '{name}'; {nearest(name, known)}")
         return pd.read_csv(path)
 
-    def report(self) -> list[Path]:
-        """Derives every table, figure and the report again from the rows; returns the files."""
+    def report(self) -> Report:
+        """Derives every table, figure and the report again from the rows; returns the files, the main table, the
+        verdict, and what could not be made."""
         from harness.analysis.report import write_report
 
         return write_report(self.path)

@@ -18,6 +18,8 @@ from harness.analysis.render import write_tables
 from harness.analysis.render.latex import DEFAULT_WIDTHS, Widths
 from harness.analysis.rows import Run, load_run
 from harness.analysis.style import save
+from harness.analysis.table import Table
+from harness.analysis.verdicts import headline, speed_headline
 from harness.analysis.verify import write_efficiency_evidence, write_evidence
 from harness.files import write_text
 
@@ -33,6 +35,11 @@ class Report:
 
     paths: list[Path]
     failures: Failures
+    page: Path
+    main: Table | None
+    """The first table of results."""
+    headline: str
+    """The main verdict in one sentence; of a study of speed, what it found."""
 
 
 def write_report(run_dir: str | Path, widths: Widths = DEFAULT_WIDTHS) -> Report:
@@ -61,7 +68,9 @@ def write_report(run_dir: str | Path, widths: Widths = DEFAULT_WIDTHS) -> Report
     paths.append(subject.path / "report.html")
     write_text(paths[-1], page)
     write = write_evidence if isinstance(subject, Run) else write_efficiency_evidence
-    return Report([*paths, write(subject)], failures)
+    main = next((table for maker, table in tables if maker.section == "results"), None)
+    said = headline(subject) if isinstance(subject, Run) else speed_headline(subject)
+    return Report([*paths, write(subject)], failures, subject.path / "report.html", main, said)
 
 
 def _save(picture: Picture, folder: Path) -> list[Path]:
