@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.analysis.figures.history import HistoryLength as HistoryFigure
 from harness.analysis.rows import load_run
-from harness.analysis.slices import LENGTHS, by_history, history_figure, history_table
+from harness.analysis.slices import LENGTHS, by_history
+from harness.analysis.tables.breakdowns import HistoryLength
 from harness.tasks.ranking_metrics import per_user
 
 
@@ -32,7 +34,7 @@ def test_bins_hold_the_users_and_means_that_pandas_finds(run):
 
 
 def test_the_table_has_a_line_per_variant_and_traces_to_cells(run):
-    table = history_table(run)
+    table = HistoryLength("history-length").make(run)
     assert [line.key for line in table.lines] == run.variants
     assert table.lines[0].entries[0].cells == tuple(run.ids("ml-100k", run.variants[0]))
     starts = [int(column.key.rstrip("+").partition("–")[0]) for column in table.columns]
@@ -44,10 +46,10 @@ def test_too_few_users_make_no_table_and_no_figure(tmp_path):
     from benchmarks.synthetic_run import write_run
 
     small = load_run(write_run(tmp_path / "ablations", users=15, seeds=2))
-    assert history_table(small) is None
-    assert history_figure(small, "ml-100k") is None
+    assert not HistoryLength("history-length").applies(small)
+    assert not HistoryFigure("history").applies(small, "ml-100k")
 
 
 def test_data_sets_are_groups_of_lines(wide_dir):
-    table = history_table(load_run(wide_dir))
+    table = HistoryLength("history-length").make(load_run(wide_dir))
     assert {line.group for line in table.lines} == {"ml-100k", "amazon_beauty"}
