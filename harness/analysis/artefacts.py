@@ -36,6 +36,7 @@ __all__ = [
     "make_tables",
     "pictures",
     "registered",
+    "tables_of",
 ]
 
 SECTIONS = {
@@ -204,6 +205,19 @@ def make_tables(subject: Any, failures: Failures) -> list[tuple[ReportTable, Tab
                     _check_name(table.name, [t.name for _, t in found])
                     tuned = load_tuning(subject) if maker.compares else []
                     found.append((maker, mark_unequal(subject, tuned, table) if tuned else table))
+    return found
+
+
+def tables_of(subject: Any) -> list[Table]:
+    """The tables that have files, in the report's order.
+
+    Raises:
+        InputError: a table could not be made.
+    """
+    failures = Failures()
+    found = [table for maker, table in make_tables(subject, failures) if not maker.page_only]
+    if failures:
+        raise InputError(str(failures[0]))
     return found
 
 

@@ -207,10 +207,10 @@ class TestFrames:
 
 
 def test_its_report_is_the_command_line_s(copied):
-    before = {path.name: path.read_bytes() for path in (copied / "tables").iterdir()}
+    before = {path: path.read_bytes() for path in (copied / "tables").rglob("*.*")}
     shutil.rmtree(copied / "tables")
     paths = harness.load_run(copied).report().paths
-    assert {path.name: path.read_bytes() for path in (copied / "tables").iterdir()} == before
+    assert {path: path.read_bytes() for path in (copied / "tables").rglob("*.*")} == before
     assert copied / "report.html" in paths
 
 

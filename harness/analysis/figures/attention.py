@@ -76,10 +76,10 @@ class _Profile(DatasetFigure):
         layers = sorted(frame.loc[frame["statistic"] == self.statistic, "layer"].unique())
         columns = min(2 if is_narrow(width) else 4, len(layers))
         blocks = -(-len(layers) // columns)
-        rows = ((self.statistic, "Signed weight"), (f"{self.statistic}_abs", "Share of absolute weight"))
+        rows = ((self.statistic, "Signed attention weight"), (f"{self.statistic}_abs", "Share of absolute weight"))
         with style():
             figure = new_figure(width, 0.6 + 3.4 * blocks)
-            axes = figure.subplots(2 * blocks, columns, squeeze=False)
+            axes = figure.subplots(2 * blocks, columns, squeeze=False, sharey="row")
             for axis in axes.ravel():
                 axis.set_visible(False)
             for place, layer in enumerate(layers):
@@ -92,8 +92,7 @@ class _Profile(DatasetFigure):
                         axis.set_ylabel(title)
                     if row == 0:
                         axis.set_title(f"Layer {layer + 1}")
-                    else:
-                        axis.set_xlabel(self.bins if not is_narrow(width) else self.bins.replace(" by ", "\nby "))
+            figure.supxlabel(self.bins, fontsize=8)
             legend(figure)
         return figure
 
@@ -146,7 +145,7 @@ class Relevance(_Profile):
 
     order = 20
     statistic = "relevance"
-    bins = "Tenth of the history by relevance"
+    bins = "Tenth of the history by relevance to the target"
 
     def caption(self, run: Run, dataset: str) -> str:
         return (

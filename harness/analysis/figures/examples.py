@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Examples(DatasetFigure):
                 for axis, variant in zip(axes[row], shown, strict=True):
                     mesh = _heat_map(axis, maps[variant][user], norm)
                     if row == 0:
-                        axis.set_title(_cut(run.label(variant), 20 if is_narrow(width) else 40), pad=14)
+                        axis.set_title(textwrap.fill(run.label(variant), 14 if is_narrow(width) else 40), pad=14)
                 _name_rows(axes[row, 0], user, example, rows[row], longest)
             _colour_bar(figure, axes, mesh, largest)
         return figure
@@ -101,16 +102,18 @@ def _name_rows(axis: Axes, user: str, example: dict[str, Any], rows: int, longes
         names.insert(0, f"({example['earlier']} earlier ones{', summed' if longest == TITLE else ''})")
     axis.set_yticks(np.arange(rows) + 0.5, names)
     axis.set_ylim(rows, 0)
+    who = f"user {_cut(user, longest)},{' ' if longest == TITLE else chr(10)}next: {_short(example['target'], longest)}"
     axis.annotate(
-        f"user {_cut(user, longest)}, next: {_short(example['target'], longest)}", (0, 0), (-4, -4),
-        xycoords="axes fraction", textcoords="offset points", ha="right" if longest == TITLE else "center", va="top",
-        fontsize=7, style="italic", color=INK,
+        who, (0, 0), (-4, -4), xycoords="axes fraction", textcoords="offset points", ha="right", va="top", fontsize=7,
+        style="italic", color=INK,
     )  # fmt: skip
 
 
 def _colour_bar(figure: Figure, axes: np.ndarray, mesh: QuadMesh, largest: float) -> None:
     shrink = 0.4 if figure.get_figwidth() > 5 else 0.9
-    bar = figure.colorbar(mesh, ax=axes, location="bottom", shrink=shrink, aspect=40, label="Signed weight", pad=0.01)
+    bar = figure.colorbar(
+        mesh, ax=axes, location="bottom", shrink=shrink, aspect=40, label="Signed attention weight", pad=0.01
+    )
     ticks = [share * largest for share in (-1, -0.25, 0, 0.25, 1)]
     bar.set_ticks(ticks, labels=[f"{tick:+.2g}".replace("-", "−") if tick else "0" for tick in ticks])
     bar.minorticks_off()

@@ -18,7 +18,7 @@ from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.style import GREY, INK, look, new_figure, style
 from harness.analysis.tuning import load_tuning
 
-__all__ = ["TuningCurves"]
+__all__ = ["TuningCurves", "tuning_curves"]
 
 _LINES: dict[str, dict[str, Any]] = {
     "best so far": {"color": INK},
@@ -47,31 +47,36 @@ class TuningCurves(ReportFigure):
         )
 
     def make(self, run: Run, width: float) -> Figure:
-        searches: dict[str, list[dict[str, Any]]] = {}
-        for entry in load_tuning(run):
-            searches.setdefault(entry["dataset"], []).append(entry)
-        narrow = is_narrow(width)
-        columns = min(2 if narrow else 4, max(map(len, searches.values())))
-        heights = [-(-len(found) // columns) for found in searches.values()]
-        with style():
-            figure = new_figure(width, (1.1 if narrow else 0.6) + 1.9 * sum(heights))
-            axes = figure.subplots(sum(heights), columns, squeeze=False)
-            blocks = np.split(axes, np.cumsum(heights)[:-1])  # each data set begins a row
-            for (dataset, found), block in zip(searches.items(), blocks, strict=True):
-                for axis, entry in zip(block.ravel(), found, strict=False):
-                    _panel(axis, entry, look(run, entry["variant"]).color, lower_is_better(run.primary))
-                    title = textwrap.fill(run.label(entry["variant"]), (40 if narrow else 80) // columns)
-                    axis.set_title(f"{dataset}\n{title}" if len(searches) > 1 else title)
-                for axis in block[:, 0]:
-                    axis.set_ylabel(f"Validation {metric_label(run.primary)}")
-                for axis in block.ravel()[len(found) :]:
-                    axis.set_visible(False)
-            own = "" if narrow else " (the scale of the values is each panel's own)"
-            figure.supxlabel(f"Trial{own}", fontsize=8)
-            drawn = {line.get_label() for axis in axes.ravel() for line in axis.lines}
-            handles = [Line2D([], [], label=name, **seen) for name, seen in _LINES.items() if name in drawn]
-            figure.legend(handles=handles, loc="outside upper left", ncols=2 if narrow else len(handles))
-        return figure
+        return tuning_curves(run, load_tuning(run), width)
+
+
+def tuning_curves(run: Run, entries: list[dict[str, Any]], width: float) -> Figure:
+    """A panel per entry of ``tuning.json``; each data set begins a row."""
+    searches: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        searches.setdefault(entry["dataset"], []).append(entry)
+    narrow = is_narrow(width)
+    columns = min(2 if narrow else 4, max(map(len, searches.values())))
+    heights = [-(-len(found) // columns) for found in searches.values()]
+    with style():
+        figure = new_figure(width, (1.1 if narrow else 0.6) + 1.9 * sum(heights))
+        axes = figure.subplots(sum(heights), columns, squeeze=False)
+        blocks = np.split(axes, np.cumsum(heights)[:-1])  # each data set begins a row
+        for (dataset, found), block in zip(searches.items(), blocks, strict=True):
+            for axis, entry in zip(block.ravel(), found, strict=False):
+                _panel(axis, entry, look(run, entry["variant"]).color, lower_is_better(run.primary))
+                title = textwrap.fill(run.label(entry["variant"]), (40 if narrow else 80) // columns)
+                axis.set_title(f"{dataset}\n{title}" if len(searches) > 1 else title)
+            for axis in block[:, 0]:
+                axis.set_ylabel(f"Validation {metric_label(run.primary)}")
+            for axis in block.ravel()[len(found) :]:
+                axis.set_visible(False)
+        own = "" if narrow else " (the scale of the values is each panel's own)"
+        figure.supxlabel(f"Trial{own}", fontsize=8)
+        drawn = {line.get_label() for axis in axes.ravel() for line in axis.lines}
+        handles = [Line2D([], [], label=name, **seen) for name, seen in _LINES.items() if name in drawn]
+        figure.legend(handles=handles, loc="outside upper left", ncols=2 if narrow else len(handles))
+    return figure
 
 
 def _panel(axis: Axes, entry: dict[str, Any], color: str, lower: bool) -> None:

@@ -8,15 +8,17 @@ for the page is set in a smaller font, and where that is not enough it is broken
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
-from harness.analysis.table import Entry, Line, Table
+from harness.analysis.table import Line, Table
 
 __all__ = ["DEFAULT_WIDTHS", "Widths", "escape_latex", "latex", "two_column_latex", "widths_of"]
 
 LONG = 32
 """Texts with more letters than this are broken into lines."""
+_LABELS, _PARAGRAPH = 0.28, 0.17
+"""Shares of the line's width that are given to long labels, and to a column of long texts."""
 
 
 class Widths(NamedTuple):
@@ -37,23 +39,33 @@ class Widths(NamedTuple):
 DEFAULT_WIDTHS = Widths()
 
 
-@dataclass(frozen=True)
-class _Size:
-    """A font size, and how wide the average letter of a table is in it."""
+class _Size(NamedTuple):
+    """A font size of a table."""
 
-    letters: int
-    """That fit a line of 455 points."""
     command: str
+    scale: float
+    """Width of a letter, of one in ten points."""
     gap: float
-    """Between columns, on either side of each, in points."""
+    """On either side of a column, in points."""
 
 
 _SIZES = (
-    _Size(86, "", 6),
-    _Size(98, r"\small", 5),
-    _Size(118, r"\footnotesize", 3.5),
-    _Size(136, r"\scriptsize", 3),
+    _Size("", 1.0, 6),
+    _Size(r"\small", 0.925, 5),
+    _Size(r"\footnotesize", 0.85, 3.5),
+    _Size(r"\scriptsize", 0.8, 3),
 )
+_SPREAD = _SIZES[-1].scale
+"""What stands behind a number is set in \\scriptsize whatever the table's size is."""
+_BOLD = 1.15
+_LETTERS = (
+    ("ilI.,:;'|!", 2.8),
+    (" fjrt()[]/-", 3.9),
+    ("−+±×Δ<>=≤≥λ↓↑→@w", 7.8),
+    ("mMW%–", 8.8),
+)
+"""Widths in points of letters of Computer Modern in ten points; that is wider than Times, Libertine and Palatino."""
+_DIGIT, _CAPITAL, _OTHER = 5.0, 7.3, 5.2
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -80,9 +92,8 @@ def two_column_latex(table: Table, widths: Widths = DEFAULT_WIDTHS) -> str:
 
     The smallest font is ``\\footnotesize``, as such papers have smaller letters to begin with.
     """
-    sizes = _SIZES[1:3]
-    every = list(range(len(table.columns)))
-    narrow = _letters(table, every) <= _room(sizes[-1], widths.column)
+    sizes, every = _SIZES[1:3], list(range(len(table.columns)))
+    narrow = _width(table, every, sizes[-1], widths.column) <= widths.column
     width, name = (widths.column, "table") if narrow else (widths.both, "table*")
     return _comment(widths) + _environment(table, name, width, sizes)
 
@@ -100,7 +111,7 @@ def widths_of(text: str) -> Widths:
 
 def _environment(table: Table, name: str, width: float, sizes: tuple[_Size, ...]) -> str:
     every = list(range(len(table.columns)))
-    size = next((size for size in sizes if _letters(table, every) <= _room(size, width)), sizes[-1])
+    size = next((size for size in sizes if _width(table, every, size, width) <= width), sizes[-1])
     out = [
         rf"\begin{{{name}}}[t]",
         r"  \centering",
@@ -108,7 +119,7 @@ def _environment(table: Table, name: str, width: float, sizes: tuple[_Size, ...]
         rf"  \label{{tab:{table.label or table.name}}}",
     ]
     out += [f"  {size.command}", rf"  \setlength{{\tabcolsep}}{{{size.gap:g}pt}}"] if size.command else []
-    for number, places in enumerate(_panels(table, _room(size, width))):
+    for number, places in enumerate(_panels(table, size, width)):
         out += [r"  \par\medskip"] if number else []
         out += _tabular(table, places)
     if table.notes:
@@ -125,7 +136,7 @@ def _tabular(table: Table, places: list[int]) -> list[str]:
     """The lines of one ``tabular`` with the columns at ``places``."""
     spread = {i: any(e.behind or e.mark for e in table.column(i)) for i in places}
     kinds = [r"r@{\,}l" if spread[i] else _kind(table, i) for i in places]
-    first = r"p{0.28\linewidth}" if max(len(line.label) for line in table.lines) > LONG else "l"
+    first = rf"p{{{_LABELS:g}\linewidth}}" if max(len(line.label) for line in table.lines) > LONG else "l"
     out = [rf"  \begin{{tabular}}{{@{{}}{first}{''.join(kinds)}@{{}}}}", r"    \toprule"]
     if any(table.columns[i].group for i in places):
         heads, rules, at = [], [], 2
@@ -161,38 +172,59 @@ def _row(line: Line, spread: dict[int, bool]) -> str:
 
 def _kind(table: Table, place: int) -> str:
     """Right or left, or a paragraph where the text is long."""
-    longest = max(len(entry.text) for entry in table.column(place))
-    return r"p{0.17\linewidth}" if longest > LONG else table.columns[place].align
+    return rf"p{{{_PARAGRAPH:g}\linewidth}}" if _is_long(table, place) else table.columns[place].align
 
 
-def _room(size: _Size, width: float) -> float:
-    """How many letters fit a line of ``width`` points."""
-    return size.letters * width / DEFAULT_WIDTHS.text
+def _is_long(table: Table, place: int) -> bool:
+    return max(len(entry.text) for entry in table.column(place)) > LONG
 
 
-def _label_letters(table: Table) -> float:
-    return min(LONG, max(len(line.label) for line in table.lines)) + 2
+def _points(text: str) -> float:
+    """How wide a text is in ten points, about."""
+    return sum(map(_letter, text))
 
 
-def _column_letters(table: Table, place: int) -> float:
-    return min(LONG, max(len(table.columns[place].title), *map(_entry_letters, table.column(place)))) + 2
+@cache
+def _letter(letter: str) -> float:
+    for letters, points in _LETTERS:
+        if letter in letters:
+            return points
+    return _DIGIT if letter.isdigit() else _CAPITAL if letter.isupper() else _OTHER
 
 
-def _entry_letters(entry: Entry) -> float:
-    """A spread is set in a script size, hence three quarters of its letters."""
-    return len(entry.text) + 0.75 * sum(len(part) + 1 for part in entry.behind)
+def _column(table: Table, place: int, size: _Size, width: float) -> float:
+    """Points of a column without the gaps beside it."""
+    entries, title = table.column(place), size.scale * _points(table.columns[place].title)
+    if _is_long(table, place):
+        return max(title, _PARAGRAPH * width)
+    texts = max(size.scale * _points(e.text) * (_BOLD if e.style == "best" else 1) for e in entries)
+    behind = max(_SPREAD * _points(" ".join(e.behind)) + 0.75 * size.scale * _points(e.mark) for e in entries)
+    return max(title, texts + behind + 2 * bool(behind))
 
 
-def _letters(table: Table, places: list[int]) -> float:
-    """How many letters wide a line with the columns at ``places`` is, the gaps with them."""
-    return _label_letters(table) + sum(_column_letters(table, place) for place in places)
+def _width(table: Table, places: list[int], size: _Size, width: float) -> float:
+    """Points of a line with the columns at ``places``, on a page that is ``width`` wide."""
+    labels = [line.label for line in table.lines]
+    first = _LABELS * width if max(map(len, labels)) > LONG else size.scale * max(map(_points, [*labels, table.corner]))
+    total = first
+    for group, members in table.column_groups(places):
+        own = sum(_column(table, place, size, width) + 2 * size.gap for place in members)
+        total += max(own, size.scale * _points(group) + 2 * size.gap)
+    return total
 
 
-def _panels(table: Table, room: float) -> list[list[int]]:
-    """The columns' places in as many panels as it takes, so that each line has room; never less than one a panel."""
+def _panels(table: Table, size: _Size, width: float) -> list[list[int]]:
+    """The columns' places in as few panels as it takes, about as wide as each other; one column at least in each."""
+    fewest = _filled(table, size, width, width)
+    rooms = (width * share / 20 for share in range(1, 20))
+    return next((found for room in rooms if len(found := _filled(table, size, width, room)) == len(fewest)), fewest)
+
+
+def _filled(table: Table, size: _Size, width: float, room: float) -> list[list[int]]:
+    """Panels that take columns for as long as their lines have ``room``."""
     panels: list[list[int]] = [[]]
     for place in range(len(table.columns)):
-        if panels[-1] and _letters(table, [*panels[-1], place]) > room:
+        if panels[-1] and _width(table, [*panels[-1], place], size, width) > room:
             panels.append([])
         panels[-1].append(place)
     return panels
