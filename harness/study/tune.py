@@ -51,8 +51,9 @@ from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import digest, read_json, write_json, write_text, writing
 from harness.provenance import git_state, versions
 from harness.study.cells import Arm, Cell, Inputs, check_needs, make_arm, make_cells, resolved
-from harness.study.design import Space, Study, load_study
+from harness.study.design import Space, Study
 from harness.study.folder import RunFolder
+from harness.study.loading import load_study
 from harness.study.run_cell import build_model, task_data
 from harness.training import CHECKPOINT, fit
 

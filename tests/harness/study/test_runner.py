@@ -19,8 +19,9 @@ from harness.errors import InputError
 from harness.files import write_json
 from harness.resolve import usable_device
 from harness.study import runner, worker
-from harness.study.design import Study, load_study
+from harness.study.design import Study
 from harness.study.folder import HOST, RunFolder
+from harness.study.loading import load_study
 from harness.study.progress import Display
 from harness.study.runner import Settings, prepare
 

@@ -17,7 +17,8 @@ from harness.data.config import DataConfig
 from harness.errors import InputError, Interrupted
 from harness.settings import parse
 from harness.study.cells import Inputs
-from harness.study.design import Study, load_study
+from harness.study.design import Study
+from harness.study.loading import load_study
 from harness.study.tune import (
     SEED,
     Budget,
