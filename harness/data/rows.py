@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.data.config import Columns
 from harness.data.histories import check_histories
@@ -16,7 +17,10 @@ from harness.data.times import NUMBER, read_times
 from harness.errors import InputError
 from harness.files import file_digest
 
-__all__ = ["EventRows", "raw_log"]
+__all__ = ["ID", "EventRows", "faulty", "raw_log"]
+
+ID = pa.dictionary(pa.int32(), pa.string())
+"""How ids are held."""
 
 
 @dataclass
@@ -33,6 +37,19 @@ class EventRows:
     notes: tuple[str, ...] = ()
     typed: bool = True
     """Whether the file says which columns are numbers."""
+
+
+def faulty(rows: EventRows) -> bool:
+    """Whether an id is empty, or a text holds a NUL (numpy cuts NULs off its end, so that two ids could become one)."""
+    ids = {rows.roles["user"], rows.roles["item"]}
+    for name in rows.data.column_names:
+        for chunk in rows.data[name].chunks:
+            words = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+            if pa.types.is_string(words.type) and (
+                pc.any(pc.match_substring(words, "\0")).as_py() or (name in ids and pc.any(pc.equal(words, "")).as_py())
+            ):
+                return True
+    return False
 
 
 def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawLog:
