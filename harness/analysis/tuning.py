@@ -24,7 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.rows import OUTSIDE, Run, lower_is_better, metric_label
+from harness.analysis.rows import Run, lower_is_better, metric_label
+from harness.analysis.run_folder import OUTSIDE
 from harness.analysis.tables import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json

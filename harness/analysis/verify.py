@@ -16,7 +16,8 @@ from harness.analysis.efficiency import (
     is_efficiency,
     load_efficiency,
 )
-from harness.analysis.rows import LISTS, Run, load_run
+from harness.analysis.rows import Run, load_run
+from harness.analysis.run_folder import LISTS
 from harness.analysis.study_tables import study_tables
 from harness.analysis.tables import Line, Table, render
 from harness.analysis.tuning import MARK

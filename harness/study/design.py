@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from harness.analysis.pairs import declared_pairs
 from harness.data.config import DataConfig
 from harness.errors import InputError, nearest
 from harness.items.config import ItemsConfig
@@ -307,8 +308,6 @@ class Study(Settings):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs (arm, than) that are compared on each data set."""
-        from harness.analysis.rows import declared_pairs
-
         return declared_pairs(self.variants, self.control, self.references, self.contrasts)
 
     def label(self, variant: str) -> str:
