@@ -61,12 +61,7 @@ def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawL
     """
     first = tables[0]
     roles = first.roles
-    for table in tables[1:]:
-        if table.roles != roles:
-            raise InputError(
-                f"{table.path}: users, items and times are in the columns {_listed(table.roles)}, but of "
-                f"{first.path.name} in {_listed(roles)}; write the files alike"
-            )
+    _check_alike(tables)
     sizes = [table.data.num_rows for table in tables]
     ends = np.cumsum(sizes)
 
@@ -110,15 +105,28 @@ def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawL
     raw.columns = {name: _values(data.pop(name), typed) for name in list(data)}
     pa.default_memory_pool().release_unused()
     if columns and columns.rating is not None:
-        rating = raw.columns[roles["rating"]]
-        if rating.dtype.kind not in "fi":
-            row, text = next((n, text) for n, text in enumerate(rating) if not NUMBER.fullmatch(text))
-            raise InputError(
-                f"{where(row)}, column '{roles['rating']}': the rating {text[:40]!r} is not a number; fix it or drop "
-                "the line"
-            )
-        raw.columns["rating"] = rating
+        raw.columns["rating"] = _ratings(raw.columns[roles["rating"]], roles["rating"], where)
     return raw
+
+
+def _check_alike(tables: Sequence[EventRows]) -> None:
+    first = tables[0]
+    for table in tables[1:]:
+        if table.roles != first.roles:
+            raise InputError(
+                f"{table.path}: users, items and times are in the columns {_listed(table.roles)}, but of "
+                f"{first.path.name} in {_listed(first.roles)}; write the files alike"
+            )
+
+
+def _ratings(ratings: np.ndarray, column: str, where: Callable[[int], str]) -> np.ndarray:
+    """``ratings``, which must be numbers."""
+    if ratings.dtype.kind not in "fi":
+        row, text = next((n, text) for n, text in enumerate(ratings) if not NUMBER.fullmatch(text))
+        raise InputError(
+            f"{where(row)}, column '{column}': the rating {text[:40]!r} is not a number; fix it or drop the line"
+        )
+    return ratings
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
