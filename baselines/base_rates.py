@@ -39,8 +39,8 @@ class BaseRate(Recommender[Settings]):
         self.register_buffer("rate", rate.clamp(0.5 / events, 1 - 0.5 / events).float())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        labels = batch.actions.flatten(0, 1)[batch.valid]  # (V, A)
-        logits = self.predict_actions(batch).flatten(0, 1)[batch.valid]
+        labels = batch.supervised(batch.actions)  # (V, A)
+        logits = batch.supervised(self.predict_actions(batch))
         return {"bce": F.binary_cross_entropy_with_logits(logits, labels)}
 
     def predict_actions(self, batch: Batch) -> Tensor:

@@ -36,7 +36,7 @@ class Popularity(Recommender[Settings]):
         return self.log_tau.exp() * self.log_counts
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
+        targets = batch.next_items()  # (V,)
         return {"ce": -self.scores().log_softmax(dim=0).index_select(0, targets - 1).mean()}
 
     def score_items(self, batch: Batch) -> Tensor:

@@ -129,8 +129,8 @@ class SASRec(Recommender[SASRecConfig]):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         states, _ = self.encode(batch.items)
-        hidden = states.flatten(0, 1).index_select(0, batch.valid)  # (V, d)
-        targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
+        hidden = batch.supervised(states)  # (V, d)
+        targets = batch.next_items()  # (V,)
         if self.config.loss == "ce":
             return {"ce": linear_cross_entropy(hidden, self.output_weight()[1:], targets - 1)}
         negatives = self.sample_negatives(targets)  # (V, k)

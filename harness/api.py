@@ -61,7 +61,7 @@ def run(
         InputError: anything in the study, its data, the folder or the storage that can't be used.
         Interrupted: Ctrl-C; the same call goes on from there.
     """
-    from harness.study.design import measures_efficiency
+    from harness.study.loading import measures_efficiency
     from harness.study.storage import without_passwords
 
     if threading.current_thread() is not threading.main_thread():
@@ -124,8 +124,8 @@ def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers
 def _measure_speed(
     study: str | Path, preset: str, changes: tuple[str, ...], folder: Path, *, device: str, **options: Any
 ) -> None:
-    from harness.study.design import load_efficiency
     from harness.study.efficiency import run_efficiency
+    from harness.study.loading import load_efficiency
 
     declared = load_efficiency(str(study), preset=preset, settings=changes)
     run_efficiency(

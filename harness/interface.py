@@ -140,6 +140,16 @@ class Batch:
         rows = torch.arange(self.items.shape[0], device=self.items.device)
         return rows * self.items.shape[1] + self.lengths - 1
 
+    def supervised(self, values: Tensor) -> Tensor:
+        """values (B, L, ...) at the supervised positions: (V, ...)."""
+        assert self.valid is not None, "this batch supervises no position"
+        return values.flatten(0, 1).index_select(0, self.valid)
+
+    def next_items(self) -> Tensor:
+        """(V,) int64: the items after the supervised positions."""
+        assert self.targets is not None, "this batch has no targets"
+        return self.supervised(self.targets)
+
 
 @dataclass
 class Ranking:

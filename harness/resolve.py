@@ -41,7 +41,7 @@ def read_study(
     changes: Mapping[str, Any] | Iterable[str] | None = None,
 ) -> Study:
     """A study by its name or file, with the changes laid over it. Raises InputError as ``load_study`` does."""
-    from harness.study.design import load_study
+    from harness.study.loading import load_study
 
     settings = as_pairs(changes)
     if seeds is not None and not isinstance(seeds, (str, int)):
@@ -59,7 +59,7 @@ def existing(folder: Path, file: str, mend: str) -> Path:
 
 def existing_run(study: str, preset: str, name: str | None, out: Path) -> Path:
     """The folder of a run that a study's name, a study file or the run's own name stands for."""
-    from harness.study.design import study_files
+    from harness.study.loading import study_files
 
     if name is None and preset == "default" and Path(study).name == study and not study.endswith((".yaml", ".yml")):
         if study not in {"", ".."} and (out / study / "study.yaml").is_file():
@@ -73,7 +73,7 @@ def existing_run(study: str, preset: str, name: str | None, out: Path) -> Path:
 
 def run_folder(study: str, preset: str, name: str | None, out: Path) -> Path:
     """The run's folder. A file that a run left (its design, or its tuned study) stands for that run."""
-    from harness.study.design import study_name
+    from harness.study.loading import study_name
 
     path = Path(study)
     beside = {"study.yaml": ("cells", "efficiency.json"), "tuned.yaml": ("tuning.json",)}.get(path.name, ())

@@ -13,7 +13,8 @@ from harness.analysis.artefacts import Failures, make_tables
 from harness.analysis.efficiency import MEASUREMENTS, Efficiency, is_efficiency, load_efficiency
 from harness.analysis.render import FILES, TWO_COLUMN, render
 from harness.analysis.render.latex import widths_of
-from harness.analysis.rows import LISTS, Run, load_run
+from harness.analysis.rows import Run, load_run
+from harness.analysis.run_folder import LISTS
 from harness.analysis.table import Line, Table
 from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest

@@ -49,7 +49,7 @@ def list_studies(as_json: AsJson = False) -> None:
     """The studies that ship, with their presets."""
     import yaml
 
-    from harness.study.design import study_files
+    from harness.study.loading import study_files
 
     found = []
     for name, path in study_files().items():

@@ -84,20 +84,8 @@ def audit(
     model.eval()
     with torch.inference_mode():
         for batch, target in users:
-            free, free_scores = model.generate(batch, beams, False)[:2]
-            kept, scores = model.generate(batch, beams, True)[:2]
-            rows = [{} for _ in target]
-            for row, wanted in enumerate(target.tolist()):
-                found = catalogue.look_up(kept[row], scores[row])
-                rows[row] |= _free(catalogue.look_up(free[row], free_scores[row]), wanted, cutoffs)
-                rows[row] |= _constrained(found, wanted, catalogue.codes[wanted], cutoffs)
-            compared = min(len(rows), exact_users - len(measures))
-            if compared > 0:
-                exact = model.score_items(_first(batch, compared)).cpu()
-                for row, wanted in enumerate(target[:compared].tolist()):
-                    found = catalogue.look_up(kept[row], scores[row])
-                    rows[row] |= _exact(found, exact[row], wanted, cutoffs)
-            measures += rows
+            compared = min(len(target), exact_users - len(measures))
+            measures += _measures(model, catalogue, batch, target, beams, cutoffs, compared)
     model.train(training)
     if not measures:
         raise InputError("there is no user to audit the decoding on; choose a phase with targets")
@@ -109,6 +97,30 @@ def audit(
         value = max(values) if measure == "score_difference" else sum(values) / len(values)
         result.setdefault(part, {})[measure] = value
     return result
+
+
+def _measures(
+    model: CodeDecoder,
+    catalogue: _Catalogue,
+    batch: Batch,
+    target: Tensor,
+    beams: int,
+    cutoffs: tuple[int, ...],
+    compared: int,
+) -> list[dict[str, float]]:
+    """What the audit finds of each user of a batch; of the first ``compared`` against the whole catalogue too."""
+    free, free_scores = model.generate(batch, beams, False)[:2]
+    kept, scores = model.generate(batch, beams, True)[:2]
+    rows: list[dict[str, float]] = []
+    for row, wanted in enumerate(target.tolist()):
+        found = catalogue.look_up(kept[row], scores[row])
+        measured = _free(catalogue.look_up(free[row], free_scores[row]), wanted, cutoffs)
+        rows.append(measured | _constrained(found, wanted, catalogue.codes[wanted], cutoffs))
+    if compared > 0:
+        exact = model.score_items(_first(batch, compared)).cpu()
+        for row, wanted in enumerate(target[:compared].tolist()):
+            rows[row] |= _exact(catalogue.look_up(kept[row], scores[row]), exact[row], wanted, cutoffs)
+    return rows
 
 
 def audit_model(model: Recommender, data: Retrieval, phase: str = "test") -> dict[str, Any]:

@@ -17,7 +17,8 @@ from harness.interface import Recommender, Task
 from harness.items.config import ItemsConfig
 from harness.registry import load_model
 from harness.settings import Settings, parse
-from harness.study.design import Study, merged
+from harness.study.design import Study
+from harness.study.loading import merged
 from harness.training_config import TrainingConfig
 
 if TYPE_CHECKING:

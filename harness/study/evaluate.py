@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.analysis.rows import CATALOGUES, LISTS
+from harness.analysis.run_folder import CATALOGUES, LISTS
 from harness.errors import InputError
 from harness.files import read_json, write_json, writing
 from harness.interface import Recommender

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 
-from harness.analysis.rows import CATALOGUES, LISTS
+from harness.analysis.run_folder import CATALOGUES, LISTS
 from harness.errors import InputError
 from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task

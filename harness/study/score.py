@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.analysis.predictions import Outside, Truth, rank_predictions
-from harness.analysis.rows import OUTSIDE, load_run, read_outside
+from harness.analysis.rows import load_run
+from harness.analysis.run_folder import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Split

@@ -56,7 +56,7 @@ class ActionPrediction(TaskData):
         probability = np.full((len(self.log.item), len(names)), np.nan, dtype=np.float32)
         groups = self.sequences.groups(windows, chunk)
         for batch, rows in self.sequences.batches(windows, groups, self.task, supervise=True):
-            logits = model.predict_actions(batch).flatten(0, 1)[batch.valid]  # (V, A)
+            logits = batch.supervised(model.predict_actions(batch))  # (V, A)
             flat, width = batch.valid.cpu().numpy(), batch.items.shape[1]
             event = windows.start[rows][flat // width] + flat % width
             probability[event] = logits.float().sigmoid().cpu().numpy()

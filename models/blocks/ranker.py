@@ -256,11 +256,11 @@ class Ranker(Recommender[RankerConfigT]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over all items where the batch has targets, else BCE, the mean over events and actions."""
         if batch.targets is None:
-            labels = self.labels(batch).flatten(0, 1)[batch.valid]  # (V, A)
-            logits = self.action_head(self.states(batch, own_action=False).flatten(0, 1)[batch.valid])
+            labels = batch.supervised(self.labels(batch))  # (V, A)
+            logits = self.action_head(batch.supervised(self.states(batch, own_action=False)))
             return {"bce": F.binary_cross_entropy_with_logits(logits, labels)}
-        logits = self._item_logits(self.states(batch, own_action=True).flatten(0, 1)[batch.valid])  # (V, n_items)
-        return {"cross_entropy": F.cross_entropy(logits, batch.targets.flatten()[batch.valid] - 1)}
+        logits = self._item_logits(batch.supervised(self.states(batch, own_action=True)))  # (V, n_items)
+        return {"cross_entropy": F.cross_entropy(logits, batch.next_items() - 1)}
 
     def predict_actions(self, batch: Batch) -> Tensor:
         return self.action_head(self.states(batch, own_action=False))

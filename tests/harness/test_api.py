@@ -15,7 +15,7 @@ import pytest
 import harness
 from harness.errors import InputError
 from harness.resolve import as_pairs
-from harness.study.design import load_study
+from harness.study.loading import load_study
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from harness.files import write_json
 from harness.resolve import usable_device
 from harness.study import worker
 from harness.study.crew import MAX_DEATHS, Crew, _Started
-from harness.study.design import Study, load_study
+from harness.study.design import Study
 from harness.study.executors import Worker
 from harness.study.executors.local import Local
 from harness.study.folder import HOST, RunFolder
+from harness.study.loading import load_study
 from harness.study.progress import Display
 from harness.study.runner import Settings, prepare
 from harness.study.stopping import noted_signals

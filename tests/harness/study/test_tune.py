@@ -17,8 +17,9 @@ from harness.data.config import DataConfig
 from harness.errors import InputError, Interrupted
 from harness.settings import parse
 from harness.study.cells import Inputs
-from harness.study.design import Study, load_study
+from harness.study.design import Study
 from harness.study.ledger import closed_ends
+from harness.study.loading import load_study
 from harness.study.search import SEED, ask, first_trials, searches
 from harness.study.trials import Budget, Job, ValidationOnly, run_search
 from harness.tasks.retrieval import Retrieval
