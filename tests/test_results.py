@@ -91,7 +91,9 @@ def test_the_readmes_sentence_on_ablations_follows_the_verdicts():
     found = pd.read_csv(ROOT / "results" / "ablations" / "tables" / "differences.csv")
     assert set(found["verdict"]) == {"undecided"}
     assert "no part of FAIR changes NDCG@10 by more than five seeds can tell from noise" in words()
-    passed = pd.read_csv(ROOT / "results" / "ablations" / "tables" / "references.csv").set_index("key")["ndcg@10/passes"]
+    passed = pd.read_csv(ROOT / "results" / "ablations" / "tables" / "references.csv").set_index("key")[
+        "ndcg@10/passes"
+    ]
     assert set(passed.filter(like="/popularity")) == {"yes"}
     assert passed.filter(like="/transitions").to_dict() == {
         f"{variant}/transitions": "no" if variant == "no-mi-loss" else "undecided"

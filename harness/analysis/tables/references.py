@@ -6,9 +6,9 @@ from harness.analysis.artefacts import ReportTable
 from harness.analysis.comparisons import over_users_and_seeds
 from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import TwoLevel
 from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 from harness.analysis.tables.numbers import DIGITS, pair
+from harness.analysis.two_levels import TwoLevel
 
 __all__ = ["References", "passes", "reference_metrics"]
 

@@ -13,7 +13,8 @@ from benchmarks.synthetic_run import write_run
 from harness.analysis.artefacts import tables_of
 from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import Verdict, two_level_interval
+from harness.analysis.statistics import Verdict
+from harness.analysis.two_levels import two_level_interval
 from harness.analysis.verdicts import MANY, WORDS, verdicts
 
 
