@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -22,10 +23,13 @@ from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
 from harness.study.stopping import noted_signals
 from harness.study.trials import Searches, is_tuning
+from harness.training import CHECKPOINT, SECONDS
 
 __all__ = ["go_where_it_was_started", "wait_for_run", "work"]
 
 IDLE_SECONDS = 1.0
+NOTE_SECONDS = 5.0
+"""Between two notes of how far an epoch is."""
 
 
 class Work(Protocol):
@@ -129,19 +133,38 @@ def _train(
     """The cell's validation value. Raises CellFailed after the reason was written down."""
     history: list[dict[str, Any]] = []
     tracked = f"valid/{study.primary}"
-    started = time.time()
+    started, said = time.time(), -math.inf
+
+    def note(part: float) -> None:
+        """What the display reads: epochs done, the part of the next that is done, the seconds of an epoch."""
+        spent = [sum(row[seconds] for seconds in SECONDS) for row in history]
+        whole = sum(spent) / len(spent) if spent else (time.time() - started) / part if part else None
+        progress = {
+            "epoch": history[-1]["epoch"] if history else 0,
+            "part": part,
+            "epochs": study.budget.epochs,
+            "value": next((row[tracked] for row in reversed(history) if row.get(tracked) is not None), None),
+            "epoch_seconds": whole,
+        }
+        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
     def on_epoch(row: dict[str, Any]) -> None:
         history.append(row)
         if row.get(tracked) is not None:
             report(row[tracked], row["epoch"])
-        seconds = sum(past[f"{part}_seconds"] for past in history for part in ("data", "train", "evaluation"))
-        progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
-        progress["epoch_seconds"] = seconds / len(history)
-        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
+        note(0.0)
 
+    def on_step(part: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= NOTE_SECONDS and (history or not resumed):
+            said = time.monotonic()
+            note(part)
+
+    resumed = (folder.running(cell.id) / CHECKPOINT).exists()
     try:
-        return run_cell(study, cell, inputs, folder, device=device, on_epoch=on_epoch, should_stop=stop)
+        return run_cell(
+            study, cell, inputs, folder, device=device, on_epoch=on_epoch, on_step=on_step, should_stop=stop
+        )
     except (InputError, Interrupted):
         raise
     except Exception as error:
