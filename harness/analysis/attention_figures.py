@@ -31,10 +31,10 @@ TITLE = 34
 def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
     """The attention statistics of a data set's cells with their ``variant`` and ``seed``; may be empty."""
     parts = []
-    for line in run.finished[run.finished["dataset"] == dataset].itertuples():
-        frame = run.attention(line.id)
+    for line in run.finished[run.finished["dataset"] == dataset].to_dict("records"):
+        frame = run.attention(line["id"])
         if frame is not None:
-            parts.append(frame.assign(variant=line.variant, seed=line.seed))
+            parts.append(frame.assign(variant=line["variant"], seed=line["seed"]))
     columns = ["layer", "head", "statistic", "bin", "value", "users", "variant", "seed"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 

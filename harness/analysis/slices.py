@@ -43,7 +43,8 @@ def by_history(run: Run, dataset: str, variant: str) -> list[Slice]:
         return []
     run.check_same_users(cells)
     lengths = run.rows(cells[0], ["history"])["history"].to_numpy()  # (U,)
-    values = np.mean([run.user_values(cell, run.primary) for cell in cells], axis=0)  # (U,)
+    by_cell = [values for cell in cells if (values := run.user_values(cell, run.primary)) is not None]
+    values = np.mean(by_cell, axis=0)  # (U,)
     found = []
     for place, start in enumerate(LENGTHS):
         last = place + 1 == len(LENGTHS)
@@ -58,7 +59,8 @@ def by_history(run: Run, dataset: str, variant: str) -> list[Slice]:
 
 def history_table(run: Run) -> Table | None:
     """Variants x bins on every data set; None where no data set has two bins."""
-    lines, heads = [], {}
+    lines = []
+    heads: dict[str, Column] = {}
     for dataset in run.datasets:
         for variant in run.variants:
             slices = by_history(run, dataset, variant)

@@ -213,13 +213,13 @@ def _latex_kind(table: Table, column: int) -> str:
 
 def _latex_size(table: Table) -> list[str]:
     """A smaller font where the widest line would not fit a text width of about 16 cm."""
-    widths = [min(LONG, max(len(line.label) for line in table.lines))]
+    widths: list[float] = [min(LONG, max(len(line.label) for line in table.lines))]
     for i, column in enumerate(table.columns):
         # A spread is set in a script size, hence three quarters of its letters.
         entries = [
             len(e.text) + 0.75 * sum(len(part) + 1 for part in _behind(e)) for e in (x.entries[i] for x in table.lines)
         ]
-        widths.append(min(LONG, max(len(column.title), *entries)))
+        widths.append(min(float(LONG), max(len(column.title), *entries)))
     letters = sum(widths) + 2 * len(widths)
     for limit, size, gap in ((86, "", 6), (98, r"\small", 5), (118, r"\footnotesize", 3.5)):
         if letters <= limit:

@@ -17,7 +17,7 @@ from harness.analysis.efficiency import (
     load_efficiency,
 )
 from harness.analysis.rows import Run, load_run
-from harness.analysis.run_folder import LISTS
+from harness.analysis.run_files import LISTS
 from harness.analysis.study_tables import study_tables
 from harness.analysis.tables import Line, Table, render
 from harness.analysis.tuning import MARK
@@ -143,12 +143,14 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
         problem = "more than one" if titles else "no"
         raise InputError(f"table '{table}' has {problem} column '{column}'; {_known(c.key for c in found.columns)}")
     key, entry = found.columns[titles[0]].key, line.entries[titles[0]]
-    lines = run.cells.set_index("id")
+    lines = {line["id"]: line for line in run.cells.to_dict("records")}
     sources = []
     for cell in entry.cells:
-        dataset, variant, seed = lines.loc[cell, ["dataset", "variant", "seed"]]
+        line_of = lines[cell]
         value = _value(run, cell, key)
-        sources.append(Source(cell, dataset, variant, int(seed), run.path / "cells" / cell, value))
+        sources.append(
+            Source(cell, line_of["dataset"], line_of["variant"], int(line_of["seed"]), run.path / "cells" / cell, value)
+        )
     printed = entry.text + (f" ± {entry.spread}" if entry.spread else "")
     printed += (f" ({entry.error})" if entry.error else "") + entry.mark
     return Trace(table, line.label, key, printed, entry.value, tuple(sources))
@@ -248,7 +250,7 @@ def _known(names: Any) -> str:
 
 def _value(run: Run, cell: str, key: str) -> float | None:
     """The cell's own value of a column: a metric, or an entry of its cost record."""
-    name = key.removeprefix(f"{run.cells.set_index('id').loc[cell, 'dataset']}/")
+    name = key.removeprefix(f"{run.cards[cell]['dataset']}/")
     if name in run.metrics:
         return run.metric(cell, name)
     if name in ("unseen", "all") and run.task == "retrieval":

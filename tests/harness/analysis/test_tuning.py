@@ -8,7 +8,7 @@ import yaml
 
 from harness.analysis import figures
 from harness.analysis.rows import load_run
-from harness.analysis.run_folder import OUTSIDE
+from harness.analysis.run_files import OUTSIDE
 from harness.analysis.study_tables import study_tables
 from harness.analysis.style import png
 from harness.analysis.tables import render
