@@ -144,7 +144,7 @@ def _distances(space: dict[str, Any], value: Any) -> dict[str, float]:
         choices = space["choices"]
         if len(choices) < 3 or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in choices):
             return {}
-        ends = (0, len(choices) - 1, sorted(choices).index(value))
+        ends = (0.0, float(len(choices) - 1), float(sorted(choices).index(value)))
     else:
         scale = math.log if space.get("log") else float
         ends = (scale(space["low"]), scale(space["high"]), scale(value))

@@ -146,11 +146,9 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
     lines = {line["id"]: line for line in run.cells.to_dict("records")}
     sources = []
     for cell in entry.cells:
-        line_of = lines[cell]
+        own = lines[cell]
         value = _value(run, cell, key)
-        sources.append(
-            Source(cell, line_of["dataset"], line_of["variant"], int(line_of["seed"]), run.path / "cells" / cell, value)
-        )
+        sources.append(Source(cell, own["dataset"], own["variant"], int(own["seed"]), run.path / "cells" / cell, value))
     printed = entry.text + (f" ± {entry.spread}" if entry.spread else "")
     printed += (f" ({entry.error})" if entry.error else "") + entry.mark
     return Trace(table, line.label, key, printed, entry.value, tuple(sources))

@@ -283,10 +283,10 @@ def _check_overlap(raw: RawLog) -> None:
     frame = frame.assign(part=raw.part[frame.index])
     shared = frame.groupby([name for name in frame.columns if name != "part"])["part"].transform("nunique") > 1
     if shared.any():
-        event = frame[shared].iloc[0]
+        row, event = frame.index[shared][0], frame[shared].iloc[0]
         twin = frame[(frame.drop(columns="part") == event.drop("part")).all(axis=1) & (frame["part"] != event["part"])]
         raise InputError(
-            f"{raw.path}: {_place(raw, twin.index[0])} holds the same event as {_place(raw, frame[shared].index[0])}: the parts "
+            f"{raw.path}: {_place(raw, twin.index[0])} holds the same event as {_place(raw, row)}: the parts "
             f"overlap ({int(shared.sum())} such rows); take it out of one of them, or choose another data.split"
         )
 
