@@ -128,11 +128,11 @@ def fit(
         on_epoch(row)
 
     model.load_state_dict(best)
-    stopped = "budget" if state.epoch >= budget.epochs else "patience"
+    stopped: Literal["budget", "patience"] = "budget" if state.epoch >= budget.epochs else "patience"
     return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation)
 
 
-def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float]]:
+def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float | None]]:
     """Predictions on the validation part, their primary metric, and what the history keeps of them."""
     predicted = data.predict(model, "valid")
     summary = data.summarise(predicted.rows)
@@ -207,7 +207,7 @@ def _train_epoch(
             loss = torch.stack(list(terms.values())).sum()
         _update(model, optimizer, loss, training.clip_norm)
         state.step += 1
-        state.supervised += len(batch.valid)
+        state.supervised += len(batch.positions())
         read += batch.lengths.sum()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0) + term.detach()
@@ -313,7 +313,7 @@ def _flops_per_event(model: Recommender, data: TaskData, training: TrainingConfi
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         torch.stack(list(model.losses(batch).values())).sum().backward()
     model.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / len(batch.valid)
+    return counter.get_total_flops() / len(batch.positions())
 
 
 def _save(

@@ -23,7 +23,7 @@ from harness.analysis.picture import hover_points, svg_uri
 from harness.analysis.render import FILES, TWO_COLUMN
 from harness.analysis.render.page import file_links, html_table
 from harness.analysis.rows import Run
-from harness.analysis.run_folder import read_outside
+from harness.analysis.run_files import read_outside
 from harness.analysis.table import Table
 from harness.analysis.verdicts import headline, speed_headline, verdicts
 from harness.analysis.warnings import warnings_of

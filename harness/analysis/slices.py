@@ -87,7 +87,8 @@ def by_kind(run: Run, dataset: str, variant: str, kind: str) -> list[Slice]:
     place = _values(run, dataset, KINDS[kind].column, cells)
     if place is None:
         return []
-    values = np.mean([run.user_values(cell, run.primary) for cell in cells], axis=0)  # (U,)
+    by_cell = [values for cell in cells if (values := run.user_values(cell, run.primary)) is not None]
+    values = np.mean(by_cell, axis=0)  # (U,)
     found = []
     for label, start, end in KINDS[kind].bins():
         inside = values[(place >= start) & (place < end)]

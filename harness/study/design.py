@@ -67,9 +67,18 @@ class Space(Settings):
             raise ValueError("a search space is either {low, high} or {choices}")
         if self.choices is not None and (self.log or len(set(self.choices)) != len(self.choices) or not self.choices):
             raise ValueError("choices are a list of different values, and have no log")
-        if self.choices is None and (self.low >= self.high or (self.log and self.low <= 0)):
-            raise ValueError("low must be below high, and above 0 where log is true")
+        if self.choices is None:
+            low, high = self.range
+            if low >= high or (self.log and low <= 0):
+                raise ValueError("low must be below high, and above 0 where log is true")
         return self
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Its ends, where it is no list of choices."""
+        assert self.low is not None, "choices have no ends"
+        assert self.high is not None
+        return self.low, self.high
 
     def described(self) -> dict[str, Any]:
         """As a ledger of tuning holds it."""
@@ -90,9 +99,10 @@ class Space(Settings):
         """The value that lies a share, from 0 to below 1, of the way through the space."""
         if self.choices is not None:
             return self.choices[int(share * len(self.choices))]
-        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        least, most = self.range
+        low, high = (least - 0.5, most + 0.5) if self.whole else (least, most)
         value = low * (high / low) ** share if self.log else low + share * (high - low)
-        return min(max(round(value) if self.whole else value, self.low), self.high)
+        return min(max(round(value) if self.whole else value, least), most)
 
     def holds(self, value: Any) -> bool:
         """Whether a search could draw ``value``."""
@@ -100,7 +110,8 @@ class Space(Settings):
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
-        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
+        low, high = self.range
+        return low <= value <= high and (not self.whole or float(value).is_integer())
 
 
 class Study(Settings):

@@ -55,8 +55,10 @@ class Display:
                 self.reported.add(cell.id)
                 self.say(f"  failed before, not tried again  {cell.name}: {failure['reason']}")
         kept = f", {self.before} of them finished before" if self.before else ""
-        cell, worker = (f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker")))
-        self.say(f"{folder.path}: {cell}{kept}; {worker}")
+        of_cells, of_workers = (
+            f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker"))
+        )
+        self.say(f"{folder.path}: {of_cells}{kept}; {of_workers}")
         if len(self.reported) == len(cells):
             self.say("  nothing to train; for a run of your own choose another --out or --name")
         elif self.fancy:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 
-from harness.analysis.run_folder import CATALOGUES, LISTS
+from harness.analysis.run_files import CATALOGUES, LISTS
 from harness.errors import InputError
 from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task
@@ -41,7 +41,7 @@ def task_data(study: Study, cell: Cell, inputs: Inputs, device: str) -> TaskData
         "metrics": list(study.metrics),
         "device": device,
     }
-    if study.task == Task.RETRIEVAL:
+    if Task(study.task) is Task.RETRIEVAL:
         from harness.tasks.retrieval import Retrieval
 
         return Retrieval(log, split, candidates=study.candidates, **options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Literal
 
@@ -56,7 +56,7 @@ def map_noise_loss(clean: Tensor, noisy: Tensor, form: NoiseForm) -> Tensor:
     return (p * (p.log() - q.log()) - p + q).sum(dim=-1).mean()
 
 
-def layers_noise_loss(pairs: Iterable[tuple[Tensor, Tensor]], form: NoiseForm) -> Tensor:
+def layers_noise_loss(pairs: Iterable[Sequence[Tensor]], form: NoiseForm) -> Tensor:
     """The mean of :func:`map_noise_loss` over layers."""
     losses = [map_noise_loss(clean, noisy, form) for clean, noisy in pairs]
     return reduce(operator.add, losses) / len(losses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -17,8 +17,11 @@ from harness.analysis.pairs import declared_pairs
 from harness.errors import InputError
 from harness.files import read_json
 
+if TYPE_CHECKING:
+    from harness.analysis.statistics import Correction, Test
+
 __all__ = [
-    "CATALOGUES", "LISTS", "LOOKS", "OUTSIDE", "RunFolder", "read_looks", "read_outside", "read_parquet", "remedy",
+    "CATALOGUES", "LISTS", "LOOKS", "OUTSIDE", "RunFiles", "read_looks", "read_outside", "read_parquet", "remedy",
 ]  # fmt: skip
 
 LOOKS = "looks.json"
@@ -32,7 +35,7 @@ OUTSIDE = "outside.json"
 
 
 @dataclass
-class RunFolder:
+class RunFiles:
     """One run folder: its design, its cells, and the files of those.
 
     ``cells`` has one line per cell of the design, finished or not, in the design's order.
@@ -129,14 +132,14 @@ class RunFolder:
         }
 
     @property
-    def test(self) -> str:
+    def test(self) -> Test:
         """Which test over seeds gives the verdicts: a key of ``statistics.TESTS``."""
-        return str(self.study.get("test") or "t")
+        return self.study.get("test") or "t"
 
     @property
-    def correction(self) -> str:
+    def correction(self) -> Correction:
         """How p are corrected within their family: a key of ``statistics.CORRECTIONS``."""
-        return str(self.study.get("correction") or "holm")
+        return self.study.get("correction") or "holm"
 
     @property
     def looks(self) -> list[int]:
@@ -323,7 +326,7 @@ def _card_columns(card: dict[str, Any], line: dict[str, Any], folder: Path) -> d
     }
 
 
-def _check_fingerprints(run: RunFolder) -> None:
+def _check_fingerprints(run: RunFiles) -> None:
     for dataset, cells in run.finished.groupby("dataset", sort=False):
         for kind in ("log", "split"):
             odd = cells[cells[kind] != cells[kind].iloc[0]]
