@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import cast
 
 from harness.analysis.comparisons import Contrast, base_of_all, comparisons, over_users_and_seeds
 from harness.analysis.efficiency import Efficiency
@@ -129,7 +130,7 @@ def _against_references(run: Run) -> list[str]:
                     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
                     groups.setdefault(passes(wide, lower_is_better(metric)), []).append(run.label(variant))
                 said = "; ".join(f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups)
-                bar = fixed(float(means.loc[(dataset, reference), metric]), 4)
+                bar = fixed(float(means[metric][dataset, reference]), 4)
                 bars.setdefault(said, []).append(f"{metric_label(metric)} {bar}")
             sentences += [
                 f"On {dataset}, {run.label(reference)} ({', '.join(bar)}) is, by 95 % intervals over users and seeds, "
@@ -158,7 +159,7 @@ def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
 
 def _over_datasets(run: Run, arm: str, than: str, comparisons: list[Comparison]) -> str:
     """One sentence on a pair over all data sets."""
-    counts = Counter(c.verdict for c in comparisons)
+    counts: Counter[str] = Counter(c.verdict for c in comparisons)
     parts = [f"{WORDS[verdict].format(run.label(than))} on {counts[verdict]}" for verdict in WORDS if counts[verdict]]
     changes = [c.percent for c in comparisons if c.percent is not None]
     spread = (
@@ -183,7 +184,8 @@ def _leaders(run: Run) -> list[tuple[str, str, float]]:
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
     best = [(values * direction).idxmax() for _, values in means.groupby(level="dataset", sort=False)]
-    return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in best]
+    keys = cast("list[tuple[str, str]]", best)  # the stubs know no index of two levels
+    return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in keys]
 
 
 def _certainty(c: Comparison) -> str:
