@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.analysis import rows
+    from harness.analysis.report import Report
     from harness.study.design import Study
     from harness.trained import TrainedModel
 
@@ -95,19 +96,27 @@ class RunOptions(TypedDict, total=False):
     """What else :func:`run` takes; see ``harness run --help``."""
 
     workers: int
+    executor: str
+    executor_set: tuple[str, ...]
     storage: str | None
     data_root: str | Path | None
     retry_failed: bool
 
 
 def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers: int = 0, **options: Any) -> None:
+    from harness.study.executors import open_executor
     from harness.study.runner import Settings, queue_study, run_study
 
-    device = usable_device(device)
+    here = open_executor(options.get("executor", "local"), options.get("executor_set", ())).here
+    device = usable_device(device) if here else device
     if options.get("data_root") is not None:
         options["data_root"] = Path(options["data_root"])
     settings = Settings(
-        out=folder.parent, name=folder.name, device=device, workers=workers or default_workers(device), **options
+        out=folder.parent,
+        name=folder.name,
+        device=device,
+        workers=workers or (default_workers(device) if here else 1),
+        **options,
     )
     (queue_study if queue_only else run_study)(study, settings)
 
@@ -173,7 +182,14 @@ class Run:
         """The study as it was run, every preset and change laid over it."""
         import yaml
 
-        return yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8"))
+        path = self.path / "study.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path} can't be read ({' '.join(str(error).split())[:160]}); restore it") from None
+        if not isinstance(found, dict) or "task" not in found:
+            raise InputError(f"{path} is not the resolved study of a run; restore it from a copy")
+        return found
 
     @property
     def task(self) -> str:
@@ -284,8 +300,9 @@ class Run:
             raise InputError(f"{self.path} has no table '{name}'; {nearest(name, known)}")
         return pd.read_csv(path)
 
-    def report(self) -> list[Path]:
-        """Derives every table, figure and the report again from the rows; returns the files."""
+    def report(self) -> Report:
+        """Derives every table, figure and the report again from the rows; returns the files, the main table, the
+        verdict, and what could not be made."""
         from harness.analysis.report import write_report
 
         return write_report(self.path)

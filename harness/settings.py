@@ -29,7 +29,7 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
         raise InputError("; ".join(_explain(kind, problem, where) for problem in error.errors())) from None
 
 
-def from_pairs(kind: type[S], pairs: Iterable[str], where: str) -> S:
+def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "--set") -> S:
     """``kind`` from ``key=value`` texts of a command line; a dot in a key leads into nested settings."""
     import yaml
 
@@ -37,7 +37,7 @@ def from_pairs(kind: type[S], pairs: Iterable[str], where: str) -> S:
     for pair in pairs:
         path, sign, text = pair.partition("=")
         if not sign:
-            raise InputError(f"--set {pair}: write it as key=value")
+            raise InputError(f"{option} {pair}: write it as key=value")
         place = values
         *outer, last = path.strip().split(".")
         for part in outer:

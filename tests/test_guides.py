@@ -55,7 +55,7 @@ def guided(site, harness, tmp_path):
 
     def run(more: str, dataset: str = "synthetic-sessions:users=60,items=30") -> Path:
         (tmp_path / "guided.yaml").write_text(STUDY.format(dataset=dataset, more=more), encoding="utf-8")
-        done = harness("run", "--study", "guided.yaml", "--workers", "1", env=env)
+        done = harness("run", "--study", "guided.yaml", "--workers", "1", "--data-root", "data", env=env)
         assert done.returncode == 0, done.stderr
         return tmp_path / "out" / "guided"
 
@@ -99,8 +99,14 @@ def test_a_data_set(guided, harness, tmp_path):
     )
     (tmp_path / "data" / "radio").mkdir(parents=True)
     plays.to_csv(tmp_path / "data" / "radio" / "plays.csv", index=False)
-    listed = harness("list", "datasets", env=guided.env).stdout
-    assert re.search(r"radio +A week of a radio's requests.* 40 +25 +400 .*ready", listed)
+    env = guided.env | {"HARNESS_DATA": str(tmp_path / "data")}
+    (listed,) = [
+        entry
+        for entry in json.loads(harness("list", "datasets", "--json", env=env).stdout)
+        if entry["dataset"] == "radio"
+    ]
+    assert listed["title"] == "A week of a radio's requests"
+    assert (listed["users"], listed["items"], listed["events"], listed["state"]) == (40, 25, 400, "ready")
     folder = guided("metrics: [ndcg@10]\nprimary: ndcg@10", dataset="radio")
     assert (folder / "report.html").exists()
 

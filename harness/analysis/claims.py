@@ -49,7 +49,7 @@ from harness.analysis.efficiency import MEASUREMENTS, Efficiency, load_efficienc
 from harness.analysis.quantities import less_is_better, name_of, tested_family, values_of
 from harness.analysis.rows import Run, load_run
 from harness.analysis.statistics import Comparison, compare
-from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
+from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 from harness.errors import InputError
 from harness.settings import Settings, parse
 

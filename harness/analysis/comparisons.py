@@ -12,7 +12,8 @@ import numpy as np
 
 from harness.analysis.rows import Run, lower_is_better
 from harness.analysis.run_files import LOOKS
-from harness.analysis.statistics import Comparison, TwoLevel, compare, family, two_level_interval
+from harness.analysis.statistics import Comparison, compare, family
+from harness.analysis.two_levels import TwoLevel, two_level_interval
 from harness.files import write_json
 
 __all__ = [

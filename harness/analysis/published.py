@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, metric_label
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 
 __all__ = ["COLUMNS", "load_published", "published_folder", "published_table"]

@@ -10,6 +10,7 @@ from harness.analysis.comparisons import Contrast, comparisons, family_of
 from harness.analysis.noise import noise_comparisons, noise_quantities
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.statistics import Comparison
+from harness.metrics import find
 
 __all__ = ["less_is_better", "name_of", "tested_family", "values_of"]
 
@@ -57,7 +58,7 @@ def tested_family(run: Run, quantity: str) -> dict[Contrast, Comparison]:
     """The run's family of comparisons of a quantity: that of its tables, where they show the quantity."""
     kind, _, key = quantity.partition("/")
     if kind not in ("cost", "attention", "noise"):
-        return comparisons(run, quantity)
+        return comparisons(run, quantity) if find(quantity).task == run.task else {}
     statistic, _, share = key.rpartition("@")
     shown = noise_quantities(run).get(statistic) if kind == "noise" else None
     if shown is not None:

@@ -188,6 +188,11 @@ class RunFiles:
             table = table.filter(pc.equal(table["phase"], phase))
         return table if columns is None else table.select(list(columns))
 
+    def has_column(self, cell: str, column: str) -> bool:
+        """Whether a cell's rows have a column; those of earlier versions lack some."""
+        names = self._keep(("columns", cell), lambda: set(_schema(self.file(cell, "rows.parquet")).names))
+        return column in names
+
     def history(self, cell: str) -> pd.DataFrame:
         """``history.csv`` of a cell: one line per epoch."""
         path = self.file(cell, "history.csv")
@@ -335,9 +340,18 @@ def _check_fingerprints(run: RunFiles) -> None:
         raise InputError(f"{run.path}: cell {odd['id'].iloc[0]} is of another task than the study's '{run.task}'")
 
 
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; {remedy(path.parent.name)}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged ({one_line(error)}); {remedy(path.parent.name)}") from None
+
+
 def read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
     try:
-        missing = set(columns or ()) - set(pq.read_schema(path).names)
+        missing = set(columns or ()) - set(_schema(path).names)
         if missing:  # nothing is damaged: another version, or an extension that is not installed here, knows more
             names = ", ".join(sorted(missing))
             raise InputError(f"{path} has no column {names}; use the version of the harness that wrote or asks for it")

@@ -26,7 +26,7 @@ from typing import Any
 
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.run_files import OUTSIDE
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
 

@@ -6,6 +6,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from harness.api import Run
 
@@ -20,10 +22,22 @@ def command_line() -> str:
 
 
 def report_on(run: Run) -> None:
-    for path in run.report():
-        print(path)
+    """Writes the report and says what came out: the main table, the verdict, the page. Exits with 1 if a part of the
+    report could not be made."""
+    from harness.cli.printing import print_table
+
+    report = run.report()
+    if report.main is not None:
+        print_table(report.main)
+        print()
+    print(report.headline)
+    print(f"Report: {report.page}; tables and figures beside it ({len(report.paths)} files)")
     for sentence in run.warnings():
         say(f"warning: {sentence}")
+    for failure in report.failures:
+        say(f"not in the report: {failure} (traceback: {run.path / failure.file})")
+    if report.failures:
+        raise typer.Exit(FAILED)
 
 
 def say(line: str) -> None:

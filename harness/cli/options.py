@@ -40,3 +40,9 @@ Storage = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help="Where workers are started: local, slurm, or one of your own.")
+]
+ExecutorSet = Annotated[
+    list[str] | None, typer.Option("--executor-set", help="key=value: an option of the executor (repeatable).")
+]

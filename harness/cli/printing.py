@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.analysis.table import Table
     from harness.study.design import Study
     from harness.study.plan import Plan
 
-__all__ = ["download_bars", "print_json", "print_plan", "print_rows", "print_tree", "print_tuning"]
+__all__ = ["download_bars", "print_json", "print_plan", "print_rows", "print_table", "print_tree", "print_tuning"]
 
 
 def print_json(value: Any) -> None:
@@ -40,6 +41,32 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool = False, columns: dict[
         texts = (", ".join(v) if isinstance(v, list) else "" if v is None else str(v) for v in values)
         table.add_row(*map(Text, texts))
     console.print(table)
+
+
+def print_table(table: Table) -> None:
+    """A table of the report, best values in bold, as wide as the terminal allows."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 100_000
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
+    grid.add_column(table.corner, no_wrap=True)
+    for column in table.columns:
+        grid.add_column(column.title, justify="right")
+    group = ""
+    for line in table.lines:
+        if line.group != group:
+            group = line.group
+            grid.add_row(Text(group, style="italic"))
+        cells = [
+            Text(" ".join([e.text + e.mark, *e.behind]), style={"best": "bold", "second": "underline"}.get(e.style, ""))
+            for e in line.entries
+        ]
+        grid.add_row(Text(line.label), *cells)
+    console.print(grid)
 
 
 def print_plan(study: Study, plan: Plan, workers: int, difference: float | None) -> None:

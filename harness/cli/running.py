@@ -15,6 +15,8 @@ from harness.cli.options import (
     DataRoot,
     Datasets,
     Device,
+    ExecutorName,
+    ExecutorSet,
     Name,
     Out,
     Preset,
@@ -43,6 +45,8 @@ def run(
     workers: Workers = 0,
     threads: Threads = 1,
     device: Device = "auto",
+    executor: ExecutorName = "local",
+    executor_set: ExecutorSet = None,
     storage: Storage = None,
     out: Out = Path("results"),
     data_root: DataRoot = None,
@@ -77,6 +81,8 @@ def run(
         accept_change=accept_change,
         command=command_line(),
         workers=workers,
+        executor=executor,
+        executor_set=tuple(executor_set or ()),
         storage=storage,
         data_root=data_root,
         retry_failed=retry_failed,
@@ -158,6 +164,8 @@ def tune(
     workers: Workers = 0,
     threads: Threads = 1,
     device: Device = "auto",
+    executor: ExecutorName = "local",
+    executor_set: ExecutorSet = None,
     out: Out = Path("results"),
     data_root: DataRoot = None,
     as_json: AsJson = False,
@@ -166,9 +174,11 @@ def tune(
     declared = read_study(study, preset, None, dataset, set_)
     folder = run_folder(study, preset, name, out)
     from harness.study import tune as tuning
+    from harness.study.executors import open_executor
     from harness.study.folder import RunFolder
 
-    device = usable_device(device)
+    opened = open_executor(executor, executor_set or ())
+    device = usable_device(device) if opened.here else device
     entries = tuning.tune(
         declared,
         RunFolder(folder),
@@ -177,7 +187,8 @@ def tune(
         cache=folder.parent / "cache",
         device=device,
         threads=threads,
-        workers=workers or default_workers(device),
+        workers=workers or (default_workers(device) if opened.here else 1),
+        executor=opened,
         say=say,
     )
     if as_json:
@@ -201,14 +212,15 @@ def worker(
         float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait so long for a run that is not there yet.")
     ] = 0,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+    name: Annotated[str, typer.Option("--name", hidden=True)] = "",
 ) -> None:
-    """Work on a run's cells until none is left: one more pair of hands, on this machine or another."""
+    """Work on a run's cells, or the searches in its folder tuning, until none is left, on this machine or another."""
     from harness.study.folder import RunFolder
     from harness.study.storage import absolute
     from harness.study.worker import go_where_it_was_started, wait_for_run, work
 
     folder = folder.absolute()
-    run = RunFolder(folder)
+    run = RunFolder(folder, name)
     wait_for_run(run, wait)
     settings: dict[str, Any] = {
         "storage": absolute(storage or f"sqlite:///{folder / 'study.db'}"),

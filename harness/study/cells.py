@@ -147,6 +147,7 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
     log, split = inputs.split(dataset, arm.data)
     codes = inputs.codes(dataset, arm)
     identity = {
+        "format": SALT,
         **resolved(study, dataset, arm),
         "seed": seed,
         "fingerprints": {
@@ -162,7 +163,6 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
 def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
     """All that decides the result of an arm's cells but the seed and the content of the data."""
     return {
-        "format": SALT,
         "task": study.task,
         "dataset": dataset,
         "model": arm.model_name,

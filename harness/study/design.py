@@ -30,6 +30,7 @@ OWN_TABLES = (
         "per-action",
         "candidates",
         "history-length",
+        "targets",
         "published",
         "tuning",
         "cost",

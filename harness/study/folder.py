@@ -36,6 +36,8 @@ class RunFolder:
     """The folder of one run: where its files lie, its locks, and the reading and writing of its design."""
 
     path: Path
+    worker: str = ""
+    """Name of the worker that takes cells through this object, given to it by what started it."""
 
     def cell(self, cell_id: str) -> Path:
         return self.path / "cells" / cell_id
@@ -106,7 +108,7 @@ class RunFolder:
                 yield False
                 return
             sign = self.running(cell_id) / "worker.json"
-            write_json(sign, {"host": HOST, "process": os.getpid()})
+            write_json(sign, {"host": HOST, "process": os.getpid(), "worker": self.worker})
             with _beating(sign):
                 yield True
 
@@ -118,11 +120,10 @@ class RunFolder:
         with _lock(path) as free:
             return not free
 
-    def holder(self, cell_id: str) -> tuple[str, int] | None:
-        """Machine and process that took the cell last, dead or alive."""
+    def holder(self, cell_id: str) -> str | None:
+        """Name of the worker that took the cell last, dead or alive."""
         try:
-            found = read_json(self.running(cell_id) / "worker.json")
-            return found["host"], found["process"]
+            return read_json(self.running(cell_id) / "worker.json")["worker"]
         except (InputError, KeyError, TypeError):
             return None
 

@@ -101,9 +101,12 @@ class Queue:
 
     # -- what is left ------------------------------------------------------------------------------------------------
 
+    def is_over(self, cell_id: str) -> bool:
+        return self.folder.is_over(cell_id)
+
     def left(self) -> int:
         """How many cells are neither finished nor failed."""
-        return sum(not self.folder.is_over(cell_id) for cell_id in self.cells)
+        return sum(not self.is_over(cell_id) for cell_id in self.cells)
 
     def synchronise(self, *, retry_failed: bool = False) -> int:
         """Makes the queue agree with the folder: finished cells completed, each other one queued or worked on.

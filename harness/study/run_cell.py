@@ -66,6 +66,7 @@ def run_cell(
     *,
     device: str = "cpu",
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_step: Callable[[float], None] = lambda part: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """Trains the cell, from its last checkpoint if there is one, and publishes its directory.
@@ -95,6 +96,7 @@ def run_cell(
             folder=folder.running(cell.id),
             made_with=digest([versions(), git_state(), torch.get_num_threads(), str(data.device)]),
             on_epoch=on_epoch,
+            on_step=on_step,
             should_stop=should_stop,
         )
     staged = folder.running(cell.id) / "staged"

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,25 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.rows import read_outside
-from harness.errors import InputError, Interrupted
+from harness.analysis.run_files import read_outside
+from harness.errors import InputError
 from harness.fidelity import card
 from harness.files import writing
 from harness.provenance import git_state, versions
 from harness.study.cells import Cell, Inputs, make_cells
+from harness.study.crew import Crew
 from harness.study.design import Study
-from harness.study.folder import HOST, RunFolder
+from harness.study.executors import open_executor
+from harness.study.folder import RunFolder
 from harness.study.progress import Display
 from harness.study.queue import Queue
 from harness.study.worker import record_failure
 
 __all__ = ["Outcome", "Settings", "prepare", "queue_study", "run_study"]
 
-POLL_SECONDS = 0.5
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes of a worker, as of any command."""
-MAX_DEATHS = 3
-"""A cell whose worker dies this often without a cause of its own is given up."""
 WIDENED = ("datasets", "seeds", "variants")
 WORDS = ("title", "question", "metrics", "tables", "search")
 """Keys that decide no cell's result and no verdict, and may change between runs."""
@@ -51,6 +44,10 @@ class Settings:
     workers: int = 1
     threads: int = 1
     device: str = "cpu"
+    executor: str = "local"
+    """Registered name of the executor that starts the workers."""
+    executor_set: tuple[str, ...] = ()
+    """Its options, each as ``key=value``."""
     data_root: Path | None = None
     retry_failed: bool = False
     accept_change: bool = False
@@ -117,7 +114,7 @@ def queue_study(study: Study, settings: Settings) -> int:
 
 
 def run_study(study: Study, settings: Settings) -> Outcome:
-    """Runs the cells that are not finished yet, in worker processes.
+    """Runs the cells that are not finished yet, with workers that the executor starts.
 
     Raises:
         Interrupted: the user stopped it; the same command goes on.
@@ -125,11 +122,23 @@ def run_study(study: Study, settings: Settings) -> Outcome:
     """
     folder = settings.folder
     started = time.time()
+    executor = open_executor(settings.executor, settings.executor_set)
     with Display() as display, _only_run(folder):
         cells, queue = prepare(study, settings, display)
         display.begin(cells, folder, settings.workers)
         try:
-            _watch(queue, cells, settings, display)
+            Crew(
+                executor,
+                folder,
+                settings.cache,
+                settings.data_root,
+                settings.device,
+                settings.threads,
+                settings.workers,
+                settings.storage_url,
+                display.say,
+                display.update,
+            ).work_off(queue, cells, lambda cell, reason: record_failure(folder, cell, reason))
         finally:
             _summarise(study, cells, settings)
             display.update()
@@ -148,126 +157,6 @@ def _queue_name(study: Study, settings: Settings) -> str:
             if (list(old.datasets), list(old.variants)) == (list(study.datasets), list(study.variants)):
                 return settings.folder.queue_name(old, extra)
     return f"{settings.name}-{secrets.token_hex(4)}"
-
-
-def _watch(queue: Queue, cells: list[Cell], settings: Settings, display: Display) -> None:
-    """Keeps the workers alive until no cell is left."""
-    workers: list[_Worker] = []
-    deaths: Counter[str] = Counter()
-    with _noted_signals() as stop:
-        try:
-            while left := queue.left() if workers else queue.synchronise():
-                if not workers:
-                    workers += [_Worker(settings, number) for number in range(max(1, min(settings.workers, left)))]
-                time.sleep(POLL_SECONDS)
-                display.update()
-                if stop:
-                    raise Interrupted
-                for worker in [w for w in workers if w.process.poll() is not None]:
-                    workers.remove(worker)
-                    if worker.process.returncode == 0:
-                        continue
-                    _bury(worker, cells, deaths, settings.folder, display)
-                    if queue.synchronise():
-                        workers.append(_Worker(settings, worker.number))
-            queue.synchronise()
-        except BaseException:
-            for worker in workers:
-                worker.process.send_signal(signal.SIGTERM)
-            raise
-        finally:
-            for worker in workers:
-                worker.end()
-
-
-def _bury(worker: _Worker, cells: list[Cell], deaths: Counter[str], folder: RunFolder, display: Display) -> None:
-    """Says what a dead worker died of; gives its cell up if that killed several.
-
-    Raises:
-        InputError: it ended by itself, because of its input or before it took a cell; or several died without one.
-    """
-    code = worker.process.returncode
-    if code == BAD_INPUT:
-        raise InputError(worker.last_words())
-    if code == INTERRUPTED:
-        display.say("a worker was stopped; another takes its place")
-        return
-    holder = (HOST, worker.process.pid)
-    lost = [cell for cell in cells if folder.holder(cell.id) == holder and not folder.is_over(cell.id)]
-    if not lost:
-        deaths[""] += 1
-        if code > 0 or deaths[""] >= MAX_DEATHS:
-            raise InputError(f"a worker ended with {_cause(code)}; see {worker.log}")
-        display.say(f"a worker died ({_cause(code)}) without a cell; another takes its place")
-    for cell in lost:
-        deaths[cell.id] += 1
-        display.say(f"a worker died ({_cause(code)}) at {cell.name}; another goes on from its checkpoint")
-        if deaths[cell.id] >= MAX_DEATHS:
-            record_failure(folder, cell, f"its worker died {MAX_DEATHS} times ({_cause(code)}); see {worker.log}")
-
-
-class _Worker:
-    def __init__(self, settings: Settings, number: int) -> None:
-        self.number = number
-        self.log = settings.folder.path / "logs" / f"worker-{number}.log"
-        with writing(self.log):
-            self.log.parent.mkdir(exist_ok=True)
-            file = open(self.log, "a", encoding="utf-8")  # noqa: SIM115 (the child inherits it)
-        # -P: the current folder may hold one of the name harness, such as that above a clone.
-        command = [sys.executable, "-P", "-m", "harness.cli", "worker", str(settings.folder.path)]
-        command += ["--device", settings.device]
-        command += ["--threads", str(settings.threads), "--cache", str(settings.cache)]
-        command += ["--parent", str(os.getpid())]
-        if settings.data_root is not None:
-            command += ["--data-root", str(settings.data_root)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "COLUMNS": "2000"}
-        environment["HARNESS_STORAGE"] = settings.storage_url  # not in the command line, which anyone can read
-        with file:
-            # Its own session: a Ctrl-C reaches the parent alone, which then stops its workers in good order.
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def end(self) -> None:
-        try:
-            self.process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def last_words(self) -> str:
-        lines = [line for line in self.log.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return lines[-1].removeprefix("error: ") if lines else f"nothing in {self.log}"
-
-
-def _cause(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """A list that becomes true once somebody asked to stop; a second Ctrl-C ends at once."""
-    asked: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {name: signal.signal(name, remember) for name in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @contextmanager

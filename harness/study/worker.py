@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
-import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,10 +21,25 @@ from harness.study.design import Study
 from harness.study.folder import HOST, RunFolder
 from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
+from harness.study.stopping import noted_signals
+from harness.study.trials import Searches, is_tuning
+from harness.training import CHECKPOINT, SECONDS
 
 __all__ = ["go_where_it_was_started", "wait_for_run", "work"]
 
 IDLE_SECONDS = 1.0
+NOTE_SECONDS = 5.0
+"""Between two notes of how far an epoch is."""
+
+
+class Work(Protocol):
+    """What workers of a folder share out among them: the cells of a run, or the searches of a tuning."""
+
+    def left(self) -> int: ...
+    def synchronise(self) -> int: ...
+    def work_on_next(self) -> bool:
+        """Takes what is next and works on it; false where nothing waits."""
+        ...
 
 
 def work(
@@ -36,38 +52,60 @@ def work(
     threads: int,
     parent: int | None = None,
 ) -> None:
-    """Works until no cell is left. ``parent``: stop when the process of this id is gone.
+    """Works until nothing is left. ``parent``: stop when the process of this id is gone.
 
     Raises:
-        Interrupted: a signal asked to stop, or the parent is gone; the cell's last checkpoint stands.
+        Interrupted: a signal asked to stop, or the parent is gone; the last checkpoint stands.
         InputError: the folder, its data or the storage can't be used.
     """
-    stop = _stop_flag(parent)
-    torch.set_num_threads(threads)
-    study, extra = folder.read_design()
-    inputs = Inputs(data_root, cache)
-    cells = make_cells(study, inputs)
-    if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
-        raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")
-    queue = Queue(
-        storage,
-        folder.queue_name(study, extra),
-        study,
-        cells,
-        folder,
-        patient=parent is not None,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-        stop=stop,
-    )
+    with noted_signals() as asked:
 
-    def train(cell: Cell, report: Report) -> float:
-        return _train(cell, report, study, inputs, folder, device, stop)
+        def stop() -> bool:
+            return bool(asked) or (parent is not None and os.getppid() != parent)
 
-    while queue.left():
-        if stop():
-            raise Interrupted
-        if not queue.work_on_next(train) and queue.synchronise():
-            time.sleep(IDLE_SECONDS)
+        torch.set_num_threads(threads)
+        shared: Work
+        if is_tuning(folder):
+            shared = Searches.of_worker(folder, data_root, cache, device, threads, stop)
+        else:
+            shared = _Cells(folder, storage, Inputs(data_root, cache), device, stop)
+        while shared.left():
+            if stop():
+                raise Interrupted
+            if not shared.work_on_next() and shared.synchronise():
+                time.sleep(IDLE_SECONDS)
+
+
+class _Cells:
+    """The cells of a run, trained by this worker."""
+
+    def __init__(self, folder: RunFolder, storage: str, inputs: Inputs, device: str, stop: Callable[[], bool]) -> None:
+        self.folder, self.inputs, self.device, self.stop = folder, inputs, device, stop
+        self.study, extra = folder.read_design()
+        cells = make_cells(self.study, inputs)
+        if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
+            raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")
+        self.queue = Queue(
+            storage,
+            folder.queue_name(self.study, extra),
+            self.study,
+            cells,
+            folder,
+            patient=bool(folder.worker),  # started by `harness run`, which has just reached the storage
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+            stop=stop,
+        )
+
+    def left(self) -> int:
+        return self.queue.left()
+
+    def synchronise(self) -> int:
+        return self.queue.synchronise()
+
+    def work_on_next(self) -> bool:
+        return self.queue.work_on_next(
+            lambda cell, report: _train(cell, report, self.study, self.inputs, self.folder, self.device, self.stop)
+        )
 
 
 def wait_for_run(folder: RunFolder, seconds: float) -> None:
@@ -95,17 +133,38 @@ def _train(
     """The cell's validation value. Raises CellFailed after the reason was written down."""
     history: list[dict[str, Any]] = []
     tracked = f"valid/{study.primary}"
-    started = time.time()
+    started, said = time.time(), -math.inf
+
+    def note(part: float) -> None:
+        """What the display reads: epochs done, the part of the next that is done, the seconds of an epoch."""
+        spent = [sum(row[seconds] for seconds in SECONDS) for row in history]
+        whole = sum(spent) / len(spent) if spent else (time.time() - started) / part if part else None
+        progress = {
+            "epoch": history[-1]["epoch"] if history else 0,
+            "part": part,
+            "epochs": study.budget.epochs,
+            "value": next((row[tracked] for row in reversed(history) if row.get(tracked) is not None), None),
+            "epoch_seconds": whole,
+        }
+        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
     def on_epoch(row: dict[str, Any]) -> None:
         history.append(row)
         if row.get(tracked) is not None:
             report(row[tracked], row["epoch"])
-        progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
-        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
+        note(0.0)
 
+    def on_step(part: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= NOTE_SECONDS and (history or not resumed):
+            said = time.monotonic()
+            note(part)
+
+    resumed = (folder.running(cell.id) / CHECKPOINT).exists()
     try:
-        return run_cell(study, cell, inputs, folder, device=device, on_epoch=on_epoch, should_stop=stop)
+        return run_cell(
+            study, cell, inputs, folder, device=device, on_epoch=on_epoch, on_step=on_step, should_stop=stop
+        )
     except (InputError, Interrupted):
         raise
     except Exception as error:
@@ -136,14 +195,3 @@ def record_failure(folder: RunFolder, cell: Cell, reason: str, trace: str | None
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder.failed(cell.id) / "failure.json", failure)
-
-
-def _stop_flag(parent: int | None) -> Any:
-    asked = []
-
-    def remember(number: int, frame: Any) -> None:
-        asked.append(number)
-
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, remember)
-    return lambda: bool(asked) or (parent is not None and os.getppid() != parent)

@@ -6,7 +6,7 @@ so an item of the history may be recommended again; in ``unseen`` the user's who
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,28 @@ class Retrieval(TaskData):
         start = np.maximum(self.log.offsets[users], targets - self.max_length)
         return Windows(users, start, targets, targets - 1)
 
+    @functools.cached_property
+    def _popularity(self) -> np.ndarray:
+        """(I + 1,) events of each item in the training part."""
+        return np.bincount(self.log.item[self.split.events("train")[1]], minlength=len(self.log.items))
+
+    @functools.cached_property
+    def _transitions(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of items that follow each other in training, as ascending numbers, and how often they do."""
+        users, events = self.split.events("train")
+        items, same = self.log.item[events].astype(np.int64), users[1:] == users[:-1]
+        return np.unique((items[:-1] * len(self.log.items) + items[1:])[same], return_counts=True)
+
+    def _followed(self, windows: Windows) -> np.ndarray:
+        """(R,) how often, in the training part, the target directly followed the last item before it, of any user."""
+        pairs, counts = self._transitions
+        last, target = (self.log.item[place].astype(np.int64) for place in (windows.end - 1, windows.end))
+        wanted = last * len(self.log.items) + target
+        if not len(pairs):
+            return np.zeros(len(wanted), np.int64)
+        place = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
+        return np.where(pairs[place] == wanted, counts[place], 0)
+
     @property
     def chunk(self) -> int:
         """How many users are ranked at once."""
@@ -99,6 +121,8 @@ class Retrieval(TaskData):
                 **{f"rank_{n}": pa.array(rank[n], pa.float64(), from_pandas=True).cast("int32") for n in PROTOCOLS},
                 **{f"length_{n}": pa.array(length[n], pa.int32()) for n in PROTOCOLS},
                 "history": pa.array(windows.end - self.log.offsets[windows.user], pa.int32()),
+                "target_events": pa.array(self._popularity[self.log.item[windows.end]], pa.int32()),
+                "target_follows": pa.array(self._followed(windows), pa.int32()),
                 "score": pa.array(score, pa.float32(), from_pandas=True),
             }
         )
@@ -109,7 +133,7 @@ class Retrieval(TaskData):
         chosen = [metric for metric in map(find, self.metrics) if metric.in_validation]
         for name in PROTOCOLS:
             ranks = rows[f"rank_{name}"].to_numpy(zero_copy_only=False).astype(float)
-            evidence = Evidence({"rank": partial(np.asarray, ranks)})
+            evidence = Evidence({"rank": functools.partial(np.asarray, ranks)})
             summary[name] = {metric.name: metric.value(evidence) if len(ranks) else None for metric in chosen}
         return summary
 

@@ -115,6 +115,12 @@ class TestLoadRun:
         with pytest.raises(InputError, match="no finished cell yet"):
             run.metrics()
 
+    @pytest.mark.parametrize(("text", "message"), [("{", "can't be read"), ("study: x", "not the resolved study")])
+    def test_a_damaged_design(self, copied, text, message):
+        (copied / "study.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            _ = harness.load_run(copied).task
+
 
 class TestFrames:
     def test_metrics_are_means_over_the_rows(self, run):
@@ -201,10 +207,10 @@ class TestFrames:
 
 
 def test_its_report_is_the_command_line_s(copied):
-    before = {path.name: path.read_bytes() for path in (copied / "tables").iterdir()}
+    before = {path: path.read_bytes() for path in (copied / "tables").rglob("*.*")}
     shutil.rmtree(copied / "tables")
-    paths = harness.load_run(copied).report()
-    assert {path.name: path.read_bytes() for path in (copied / "tables").iterdir()} == before
+    paths = harness.load_run(copied).report().paths
+    assert {path: path.read_bytes() for path in (copied / "tables").rglob("*.*")} == before
     assert copied / "report.html" in paths
 
 

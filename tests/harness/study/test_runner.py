@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,12 +18,16 @@ import pytest
 from harness.errors import InputError
 from harness.files import write_json
 from harness.resolve import usable_device
-from harness.study import runner, worker
+from harness.study import worker
+from harness.study.crew import MAX_DEATHS, Crew, _Started
 from harness.study.design import Study
+from harness.study.executors import Worker
+from harness.study.executors.local import Local
 from harness.study.folder import HOST, RunFolder
 from harness.study.loading import load_study
 from harness.study.progress import Display
 from harness.study.runner import Settings, prepare
+from harness.study.stopping import noted_signals
 
 SECRET = "postgresql+psycopg://me:s3cret@127.0.0.1/db"
 
@@ -35,17 +39,10 @@ def started(monkeypatch):
 
     def start(command, **options):
         calls.append((command, options["env"]))
-        return SimpleNamespace(pid=4711, returncode=None, poll=lambda: None)
+        return SimpleNamespace(poll=lambda: None)
 
     monkeypatch.setattr(subprocess, "Popen", start)
     return calls
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines: list[str] = []
-    monkeypatch.setattr(Display, "say", lambda self, line: lines.append(line))
-    return lines
 
 
 def queued(study_file: Path, tmp_path: Path, **options):
@@ -54,10 +51,13 @@ def queued(study_file: Path, tmp_path: Path, **options):
     return study, settings, *prepare(study, settings, Display())
 
 
+def crew(folder: Path, **options) -> Crew:
+    return Crew(Local(Local.Options()), RunFolder(folder), folder / "cache", **options)
+
+
 class TestStart:
     def test_a_password_stands_in_no_command_line(self, started, tmp_path):
-        (tmp_path / "tiny").mkdir()
-        runner._Worker(Settings(out=tmp_path, name="tiny", storage=SECRET), 0)
+        crew(tmp_path, storage=SECRET)._start(0)
         ((command, environment),) = started
         assert not any("s3cret" in word for word in command)
         assert environment["HARNESS_STORAGE"] == SECRET
@@ -70,8 +70,7 @@ class TestStart:
         assert "postgresql+psycopg://me:***@127.0.0.1/db" in command_line()
 
     def test_a_worker_starts_where_the_folder_holds_another_harness(self, started, tmp_path, monkeypatch):
-        (tmp_path / "tiny").mkdir()
-        runner._Worker(Settings(out=tmp_path, name="tiny"), 0)
+        crew(tmp_path)._start(0)
         monkeypatch.undo()
         ((command, _),) = started
         for name in ("namespace", "package"):
@@ -89,43 +88,61 @@ class TestStart:
             usable_device(device)
 
 
+class Dead(Worker):
+    """A worker that ended before anybody looked at it."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def exit_code(self) -> int:
+        return self.code
+
+    def stop(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class TestDeath:
-    def bury(self, code: int, deaths: Counter[str], cells, folder: RunFolder) -> None:
-        dead = SimpleNamespace(
-            process=SimpleNamespace(pid=4711, returncode=code), log="worker-0.log", last_words=lambda: "last words"
-        )
-        runner._bury(dead, cells, deaths, folder, Display())
+    def bury(self, code: int, of: Crew, cells=(), over=frozenset()) -> None:
+        log = of.folder.path / "worker-0.log"
+        log.write_text("error: last words\n")
+        shared = SimpleNamespace(is_over=lambda cell_id: cell_id in over)
+        give_up = functools.partial(worker.record_failure, of.folder)
+        of._bury(_Started(0, "dead", log, Dead(code)), code, shared, cells, give_up)
 
-    def test_of_a_worker_without_a_cell_is_passed_over(self, said, tmp_path):
-        deaths: Counter[str] = Counter()
-        for _ in range(runner.MAX_DEATHS - 1):
-            self.bury(-signal.SIGKILL, deaths, [], RunFolder(tmp_path))
-        assert "without a cell; another takes its place" in said[-1]
+    def test_of_a_worker_without_a_cell_is_passed_over(self, tmp_path):
+        said: list[str] = []
+        some = crew(tmp_path, say=said.append)
+        for _ in range(MAX_DEATHS - 1):
+            self.bury(-signal.SIGKILL, some)
+        assert "without a task; another takes its place" in said[-1]
         with pytest.raises(InputError, match=r"SIGKILL.*worker-0\.log"):
-            self.bury(-signal.SIGKILL, deaths, [], RunFolder(tmp_path))
+            self.bury(-signal.SIGKILL, some)
 
-    def test_by_a_signal_that_asks_it_to_stop(self, said, tmp_path):
-        for _ in range(2 * runner.MAX_DEATHS):
-            self.bury(130, Counter(), [], RunFolder(tmp_path))
+    def test_by_a_signal_that_asks_it_to_stop(self, tmp_path):
+        said: list[str] = []
+        some = crew(tmp_path, say=said.append)
+        for _ in range(2 * MAX_DEATHS):
+            self.bury(130, some)
         assert said[-1] == "a worker was stopped; another takes its place"
 
     def test_by_its_own_input_or_a_bug_ends_the_run(self, tmp_path):
         with pytest.raises(InputError, match="last words"):
-            self.bury(2, Counter(), [], RunFolder(tmp_path))
+            self.bury(2, crew(tmp_path))
         with pytest.raises(InputError, match="exit code 1"):
-            self.bury(1, Counter(), [], RunFolder(tmp_path))
+            self.bury(1, crew(tmp_path))
 
-    def test_of_several_workers_at_one_cell_gives_it_up(self, said, study_file, tmp_path):
+    def test_of_several_workers_at_one_cell_gives_it_up(self, study_file, tmp_path):
         _, settings, cells, queue = queued(study_file, tmp_path)
         folder = settings.folder
-        write_json(folder.running(cells[0].id) / "worker.json", {"host": HOST, "process": 4711})
-        write_json(folder.running(cells[1].id) / "worker.json", {"host": "elsewhere", "process": 4711})
-        deaths: Counter[str] = Counter()
-        for _ in range(runner.MAX_DEATHS):
+        for cell, name in zip(cells, ("dead", "alive", "dead"), strict=False):
+            write_json(folder.running(cell.id) / "worker.json", {"host": HOST, "process": 1, "worker": name})
+        some = crew(folder.path)
+        for _ in range(MAX_DEATHS):
             assert folder.failure(cells[0].id) is None
-            self.bury(-signal.SIGKILL, deaths, cells, folder)
+            self.bury(-signal.SIGKILL, some, cells, over={cells[2].id})
         assert "died 3 times" in folder.failure(cells[0].id)["reason"]
-        assert set(deaths) == {cells[0].id}
+        assert set(some.deaths) == {cells[0].id}
         assert queue.synchronise() == len(cells) - 1
 
 
@@ -152,28 +169,30 @@ class TestFolder:
     def test_a_lock_ends_with_its_process(self, tmp_path):
         code = (
             "import sys; from pathlib import Path; from harness.study.folder import RunFolder\n"
-            f"lock = RunFolder(Path({str(tmp_path)!r})).lock('a')\n"
+            f"lock = RunFolder(Path({str(tmp_path)!r}), 'theirs').lock('a')\n"
             "print(lock.__enter__(), flush=True); sys.stdin.read(1)"
         )
-        folder = RunFolder(tmp_path)
+        folder = RunFolder(tmp_path, "ours")
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"True\n"
             assert folder.is_held("a")
-            assert folder.holder("a") == (HOST, process.pid)
+            assert folder.holder("a") == "theirs"
             with folder.lock("a") as mine:
                 assert not mine
-            assert folder.holder("a") == (HOST, process.pid)
+            assert folder.holder("a") == "theirs"
             process.kill()
         assert not folder.is_held("a")
         with folder.lock("a") as mine:
             assert mine
-            assert folder.holder("a") == (HOST, os.getpid())
+            assert folder.holder("a") == "ours"
 
     def test_signals_are_handled_as_before_once_the_workers_are_gone(self):
         before = signal.getsignal(signal.SIGINT)
-        with runner._noted_signals() as asked:
+        with noted_signals(second_ends=True) as asked:
             signal.raise_signal(signal.SIGINT)
             assert asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGINT) is before
 
     def test_ctrl_c_while_the_report_is_written(self, finished_run, study_file, call, tmp_path, monkeypatch):
@@ -257,10 +276,7 @@ class TestHelpers:
         ended = call("run", "--study", "study.yaml", "--out", "out", "--queue-only")
         assert ended.code == 0, ended.err
         monkeypatch.chdir(tmp_path)
-        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
         ended = call("worker", place / "out" / "s")
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
         assert ended.code == 0, ended.err
         (cell,) = (place / "out" / "s" / "cells").iterdir()
         assert json.loads((cell / "cell.json").read_text())["dataset"] == "in/x"

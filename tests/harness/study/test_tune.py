@@ -18,18 +18,10 @@ from harness.errors import InputError, Interrupted
 from harness.settings import parse
 from harness.study.cells import Inputs
 from harness.study.design import Study
+from harness.study.ledger import closed_ends
 from harness.study.loading import load_study
-from harness.study.tune import (
-    SEED,
-    Budget,
-    Job,
-    ValidationOnly,
-    _ask,
-    _closed_ends,
-    first_trials,
-    run_search,
-    searches,
-)
+from harness.study.search import SEED, ask, first_trials, searches
+from harness.study.trials import Budget, Job, ValidationOnly, run_search
 from harness.tasks.retrieval import Retrieval
 
 DATASET = "synthetic-sessions:users=60,items=30"
@@ -159,7 +151,7 @@ def _past(search, study, trials, values):
     past = []
     for number, value in enumerate(values):
         state = "failed" if value is None else "complete"
-        params = _ask(study, search, past, trials).params
+        params = ask(study, search, past, trials).params
         past.append({"number": number, "state": state, "value": value, "params": params, "curve": []})
     return past
 
@@ -168,7 +160,7 @@ def _past(search, study, trials, values):
 def test_tpe_learns_from_the_values_and_random_draws_do_not(job, number):
     study, search = job().study, _searches(job())[0]
     rising, falling = ([sign * 0.1 * n for n in range(number)] for sign in (1, -1))
-    one, other = (_ask(study, search, _past(search, study, 8, v), 8).params for v in (rising, falling))
+    one, other = (ask(study, search, _past(search, study, 8, v), 8).params for v in (rising, falling))
     assert (one != other) == (number >= 4)
     assert (one == OWN) == (number == 0)
 
@@ -176,10 +168,10 @@ def test_tpe_learns_from_the_values_and_random_draws_do_not(job, number):
 def test_trials_that_failed_do_not_prolong_the_random_start(job):
     study, search = job().study, _searches(job())[0]
     past = _past(search, study, 8, [None] * 7)
-    drawn = [_ask(study, search, past[:n], 8).params["training.learning_rate"] for n in range(8)]
+    drawn = [ask(study, search, past[:n], 8).params["training.learning_rate"] for n in range(8)]
     assert len(set(drawn)) == 8
     past[0] |= {"state": "complete", "value": 0.1}
-    informed = [_ask(study, search, past[:n], 8).params["training.learning_rate"] for n in range(8)]
+    informed = [ask(study, search, past[:n], 8).params["training.learning_rate"] for n in range(8)]
     assert informed[:4] == drawn[:4]
     assert all(a != b for a, b in zip(informed[4:], drawn[4:], strict=True))
 
@@ -227,7 +219,7 @@ def test_ends_that_the_model_closes_are_known(job):
     }
     study = type(job().study).model_validate(job().study.model_dump() | {"search": {"ce": spaces}})
     (search,) = searches(study, Inputs(None, job().cache))
-    assert {key: _closed_ends(study, search, key, space) for key, space in search.space.items()} == {
+    assert {key: closed_ends(study, search, key, space) for key, space in search.space.items()} == {
         "dropout": ["low"],
         "calibration": ["low", "high"],
         "training.learning_rate": [],
@@ -242,14 +234,14 @@ def test_ends_that_the_model_closes_are_known(job):
 def test_the_test_part_is_out_of_reach(job, monkeypatch):
     job = job(trials=2)
     asked = []
-    evaluate = Retrieval.evaluate
+    predict = Retrieval.predict
 
-    def spy(self, model, phase):
+    def spy(self, model, phase, **options):
         assert (self.split.test_end == self.split.valid_end).all()
         asked.append(phase)
-        return evaluate(self, model, phase)
+        return predict(self, model, phase, **options)
 
-    monkeypatch.setattr(Retrieval, "evaluate", spy)
+    monkeypatch.setattr(Retrieval, "predict", spy)
     run_search(job, _searches(job)[0], never)
     assert set(asked) == {"valid"}
     _, split = ValidationOnly(None, job.cache).split(DATASET, DataConfig())
@@ -394,7 +386,7 @@ class TestCommand:
         assert json.loads(call("plan", "--study", run / "tuned.yaml", "--json").out)["left"] == 0
 
     def test_a_search_of_some_keeps_what_was_found_for_the_others(self, call, tunable, tmp_path, monkeypatch):
-        def work(job, found, workers, say):
+        def work(job, found, crew):
             for search in found:
                 run_search(job, search, never)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -190,6 +191,23 @@ def test_item_counts_come_from_training_alone(data):
         for event in range(data.log.offsets[user], data.split.train_end[user]):
             expected[data.log.item[event]] += 1
     np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.parametrize("phase", ["valid", "test"])
+def test_what_training_knew_of_the_targets_comes_from_training_alone(data, phase):
+    rows = data.evaluate(Scripted(Settings(), data.schema()), phase)
+    log, split, pairs, counts = data.log, data.split, {}, {}
+    for user in range(len(log.users)):
+        items = log.item[log.offsets[user] : split.train_end[user]].tolist()
+        for item in items:
+            counts[item] = counts.get(item, 0) + 1
+        for pair in pairwise(items):
+            pairs[pair] = pairs.get(pair, 0) + 1
+    targets = split.targets(phase)[1]
+    assert rows["target_events"].to_pylist() == [counts.get(log.item[t], 0) for t in targets]
+    expected = [pairs.get((log.item[t - 1], log.item[t]), 0) for t in targets]
+    assert rows["target_follows"].to_pylist() == expected
+    assert 0 < sum(map(bool, expected)) < len(expected)
 
 
 def test_a_model_that_knows_nothing_does_not_profit_from_ties():

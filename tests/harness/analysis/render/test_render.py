@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.analysis.tables import Column, Entry, Line, Table, between, escape_latex, fixed, probability, render
+from harness.analysis.render import render
+from harness.analysis.render.latex import escape_latex
+from harness.analysis.table import Column, Entry, Line, Table, between, fixed, probability
 
 
 @pytest.fixture

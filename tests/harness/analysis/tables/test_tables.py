@@ -12,12 +12,19 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.synthetic_run import write_run
+from harness.analysis.artefacts import tables_of
+from harness.analysis.render import render
 from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import two_level_interval
-from harness.analysis.study_tables import cost_table, evidence_tables, results_table, study_tables
-from harness.analysis.tables import render
+from harness.analysis.tables.cost import Cost
+from harness.analysis.tables.results import results_table
+from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError
+
+
+def evidence_tables(run):
+    """The tables without seconds: a function of rows and design alone."""
+    return [table for table in tables_of(run) if table.name != "cost"]
 
 
 def _entry(table, row, column, group=""):
@@ -114,7 +121,7 @@ def test_tables_do_not_depend_on_time_order_or_interruptions(own_run, tmp_path):
         cost.write_text(json.dumps(value))
     after = [render(t, form) for t in evidence_tables(load_run(copy)) for form in ("tex", "md", "csv", "html")]
     assert after == before
-    assert render(cost_table(load_run(copy)), "csv") != render(cost_table(load_run(own_run)), "csv")
+    assert render(Cost("cost").make(load_run(copy)), "csv") != render(Cost("cost").make(load_run(own_run)), "csv")
 
 
 def test_missing_cells_are_said_and_a_lone_seed_is_not_tested(own_run):
@@ -123,7 +130,7 @@ def test_missing_cells_are_said_and_a_lone_seed_is_not_tested(own_run):
         shutil.rmtree(own_run / "cells" / line.id)
     for line in cells[cells["variant"] == "no-noise-loss"].itertuples():
         shutil.rmtree(own_run / "cells" / line.id)
-    tables = {table.name: table for table in study_tables(load_run(own_run))}
+    tables = {table.name: table for table in tables_of(load_run(own_run))}
     assert any(
         "w/o MI loss on ml-100k 1 of 3; " in n or "w/o MI loss on ml-100k 1 of 3." in n for n in tables["main"].notes
     )
@@ -141,7 +148,7 @@ def test_constant_metrics_do_not_break_the_tables(own_run):
         rows = pd.read_parquet(path)
         rows["rank_unseen"] = rows["rank_all"] = np.int32(1)
         rows.to_parquet(path, index=False)
-    tables = {table.name: table for table in study_tables(load_run(own_run))}
+    tables = {table.name: table for table in tables_of(load_run(own_run))}
     entry = _entry(tables["main"], "fair", "ml-100k/ndcg@10")
     assert (entry.text, entry.spread) == ("1.0000", "")
     assert "Deterministic, the same in every seed: FAIR, w/o focused attention" in " ".join(tables["main"].notes)
@@ -185,7 +192,7 @@ def test_a_caption_does_not_deny_what_another_table_finds(tmp_path):
     """An arm with two contrasts has no column of its own in the table of results."""
     contrasts = [["no-focused-attention", "fair"], ["no-focused-attention", "no-noise-loss"]]
     folder = write_run(tmp_path / "run", users=300, attention=False, control=None, contrasts=contrasts)
-    tables = {table.name: table for table in study_tables(load_run(folder))}
+    tables = {table.name: table for table in tables_of(load_run(folder))}
     assert "worse" in [line.entries[-1].text for line in tables["differences"].lines]
     assert "No " not in tables["main"].caption
     assert "2 more comparisons in the table of differences." in tables["main"].caption
