@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from harness.models.blocks.module_list import ModuleList
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Recommende
 from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
 from harness.models.blocks.dropout import Dropout
 from harness.models.blocks.heads import linear_cross_entropy, sampled_softmax
+from harness.models.blocks.module_list import ModuleList
 from harness.settings import Settings
 
 __all__ = ["ESASRec", "ESASRecConfig", "LiGRLayer"]

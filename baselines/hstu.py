@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from harness.models.blocks.module_list import ModuleList
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from harness.models.blocks.attention import evaluation_mode, event_positions
 from harness.models.blocks.causal_union import Part
 from harness.models.blocks.heads import linear_cross_entropy, sampled_softmax
 from harness.models.blocks.hstu import HSTULayer
+from harness.models.blocks.module_list import ModuleList
 from harness.models.blocks.places import places
 from harness.settings import Settings
 

@@ -190,10 +190,10 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
 
 
 def _fingerprints(run: Run) -> list[tuple[str, str, str]]:
-    lines = []
+    lines: list[tuple[str, str, str]] = []
     for dataset, cells in run.finished.groupby("dataset", sort=False):
         prints = run.cards[cells["id"].iloc[0]].get("fingerprints", {})
-        lines += [(dataset, name, digest) for name, digest in sorted((prints.get("files") or {}).items())]
-        lines += [(dataset, f"{kind}", prints[kind]) for kind in ("log", "split") if prints.get(kind)]
-        lines += [(dataset, "item codes", codes) for codes in dict.fromkeys(cells["codes"].dropna())]
+        lines += [(str(dataset), name, digest) for name, digest in sorted((prints.get("files") or {}).items())]
+        lines += [(str(dataset), kind, prints[kind]) for kind in ("log", "split") if prints.get(kind)]
+        lines += [(str(dataset), "item codes", codes) for codes in dict.fromkeys(cells["codes"].dropna())]
     return lines

@@ -52,7 +52,7 @@ TESTS: dict[Test, str] = {
 ENUMERATED = 2**14
 """Sign flips are enumerated up to this many (14 seeds); beyond, as many are drawn at random."""
 
-CORRECTIONS: dict[Correction, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
+CORRECTIONS: dict[str, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 """Of the p in a family: family-wise error (Holm 1979), false discoveries (Benjamini & Hochberg 1995)."""
 
 
@@ -280,7 +280,7 @@ def family(
     if not 0 < alpha < 1:
         raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
     members = list(comparisons.values())
-    absent = [None] * max(declared - len(members), 0)
+    absent: list[float | None] = [None] * max(declared - len(members), 0)
 
     def adjust(p: list[float | None]) -> list[float | None]:
         adjusted = _adjust(p + absent, method)[: len(members)]

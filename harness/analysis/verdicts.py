@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from harness.analysis.comparisons import Contrast, base_of_all, comparisons, over_users_and_seeds
 from harness.analysis.efficiency import Efficiency
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import CORRECTIONS, Comparison
+from harness.analysis.statistics import CORRECTIONS, Comparison, Verdict
 from harness.analysis.table import fixed, probability
 from harness.analysis.tables.references import passes, reference_metrics
 
@@ -16,7 +17,7 @@ __all__ = ["MANY", "WORDS", "headline", "speed_headline", "verdicts"]
 
 MOST_SENTENCES = 8
 """More comparisons than this are summed up over data sets."""
-WORDS = {
+WORDS: dict[Verdict, str] = {
     "better": "is better than {}",
     "worse": "is worse than {}",
     "equivalent": "does the same as {} within the stated margin",
@@ -129,7 +130,7 @@ def _against_references(run: Run) -> list[str]:
                     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
                     groups.setdefault(passes(wide, lower_is_better(metric)), []).append(run.label(variant))
                 said = "; ".join(f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups)
-                bar = fixed(float(means.loc[(dataset, reference), metric]), 4)
+                bar = fixed(float(means[metric][dataset, reference]), 4)
                 bars.setdefault(said, []).append(f"{metric_label(metric)} {bar}")
             sentences += [
                 f"On {dataset}, {run.label(reference)} ({', '.join(bar)}) is, by 95 % intervals over users and seeds, "
@@ -182,7 +183,7 @@ def _leaders(run: Run) -> list[tuple[str, str, float]]:
     """The data sets, with the variant that is best by the primary metric and its mean."""
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
-    best = [(values * direction).idxmax() for _, values in means.groupby(level="dataset", sort=False)]
+    best: list[Any] = [(values * direction).idxmax() for _, values in means.groupby(level="dataset", sort=False)]
     return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in best]
 
 

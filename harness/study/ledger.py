@@ -68,7 +68,7 @@ def closed_ends(study: Study, search: Search, key: str, space: Space) -> list[st
     low, high = min(values), max(values)
     if all(isinstance(value, int) for value in values):
         # Also half and twice the end: a width that is split among heads takes no odd number.
-        beyond = {"low": (low - 1, low // 2), "high": (high + 1, high * 2)}
+        beyond: dict[str, tuple[float, ...]] = {"low": (low - 1, low // 2), "high": (high + 1, high * 2)}
     else:
         beyond = {"low": (low - 1e-6 * abs(low or high),), "high": (high + 1e-6 * abs(high or low),)}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -70,7 +70,7 @@ class Queue:
     ) -> None:
         self.cells = {cell.id: cell for cell in cells}
         self.folder = folder
-        self.distributions = {
+        self.distributions: dict[str, Any] = {
             "dataset": CategoricalDistribution(list(study.datasets)),
             "variant": CategoricalDistribution(list(study.variants)),
             "seed": IntDistribution(0, 2**31),
@@ -83,7 +83,7 @@ class Queue:
         self._heard: dict[int, tuple[float | None, float]] = {}
         sampler = optuna.samplers.RandomSampler(seed=0)
         if create:
-            direction = "maximize" if study.higher_is_better else "minimize"
+            direction: Literal["maximize", "minimize"] = "maximize" if study.higher_is_better else "minimize"
             self.study = self._retry(
                 lambda: optuna.create_study(
                     study_name=name, storage=storage, direction=direction, sampler=sampler, load_if_exists=True

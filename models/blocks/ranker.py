@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
-from harness.models.blocks.module_list import ModuleList
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from harness.models.blocks import causal_union
 from harness.models.blocks.causal_union import Part
 from harness.models.blocks.dropout import Dropout
 from harness.models.blocks.hstu import HSTULayer, Scale
+from harness.models.blocks.module_list import ModuleList
 from harness.models.blocks.places import Places, places, rotate
 from harness.settings import Settings
 

@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from harness.models.blocks.module_list import ModuleList
 from torch import Tensor, nn
 
 from harness.models.blocks.attention import maps_are_cheaper
 from harness.models.blocks.dropout import Dropout, dropout
+from harness.models.blocks.module_list import ModuleList
 
 __all__ = ["BUCKETS", "MAX_DISTANCE", "Attention", "Positions", "Stack", "T5Config", "relative_buckets"]
 

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Literal, Protocol
 
 import torch.nn.functional as F
-from harness.models.blocks.module_list import ModuleList
 from torch import Tensor, nn
 
 from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.module_list import ModuleList
 
 __all__ = [
     "ACTIVATIONS", "Activation", "AttentionModule", "FeedForward", "NormOrder", "Transformer", "TransformerLayer",

@@ -7,7 +7,7 @@ another may undo. Each caption ends in a sentence of what was measured.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -34,10 +34,10 @@ MOST_NAMED = 6
 def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
     """The attention statistics of a data set's cells with their ``variant`` and ``seed``; may be empty."""
     parts = []
-    for line in run.finished[run.finished["dataset"] == dataset].itertuples():
-        frame = run.attention(line.id)
+    for line in run.finished[run.finished["dataset"] == dataset].to_dict("records"):
+        frame = run.attention(line["id"])
         if frame is not None:
-            parts.append(frame.assign(variant=line.variant, seed=line.seed))
+            parts.append(frame.assign(variant=line["variant"], seed=line["seed"]))
     columns = ["layer", "head", "statistic", "bin", "value", "users", "variant", "seed"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
@@ -45,7 +45,7 @@ def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
 def measured(run: Run, values: pd.Series, quantity: str) -> str:
     """One sentence: a quantity (percent, by variant, layer and seed) in the layer in which variants differ most."""
     means = values.groupby(level=["layer", "variant"]).mean().unstack("variant")
-    layer = (means.max(axis=1) - means.min(axis=1)).idxmax()
+    layer: Any = (means.max(axis=1) - means.min(axis=1)).idxmax()
     variants = [v for v in run.variants if v in means and np.isfinite(means.loc[layer, v])]
     if len(variants) > MOST_NAMED:
         order = means.loc[layer, variants].sort_values()

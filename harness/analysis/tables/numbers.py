@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -22,6 +22,9 @@ THESE = "(*)"
 """Marks a difference on these users only."""
 WIDEST = 6
 """More columns of results than this are stacked, one block of lines per data set."""
+
+Style = Literal["best", "second"]
+_STYLES: tuple[Style, ...] = ("best", "second")
 
 
 def metric_column(
@@ -41,7 +44,9 @@ def metric_column(
     values = {v: [x for x in found if np.isfinite(x)] for v, found in values.items()}
     means = {v: float(np.mean(found)) for v, found in values.items() if found}
     order = sorted(set(means.values()), reverse=not lower_is_better(metric)) if len(means) > 1 else []
-    styles = dict(zip(order, ("best", "second"), strict=False))
+    styles: dict[float, Style] = {}
+    for value, style in zip(order, _STYLES, strict=False):
+        styles[value] = style
     entries = {}
     for variant, found in values.items():
         entry = mean_entry(found, DIGITS)
@@ -51,7 +56,7 @@ def metric_column(
             error=fixed(error, DIGITS) if error is not None and metric == run.primary else "",
             error_value=error,
             mark=mark(tested.get((dataset, variant))),
-            style=styles.get(means.get(variant), ""),
+            style=styles[means[variant]] if means.get(variant) in styles else "",
             cells=tuple(run.ids(dataset, variant)),
         )
     return entries
@@ -61,8 +66,8 @@ def _error_over_users(run: Run, dataset: str, variant: str, metric: str) -> floa
     """Standard error over users of the mean over seeds and users: how far it would move with other users."""
     cells = run.ids(dataset, variant)
     run.check_same_users(cells)
-    values = [run.user_values(cell, metric) for cell in cells]
-    if any(found is None for found in values) or len(values[0]) < 2:
+    values = [found for cell in cells if (found := run.user_values(cell, metric)) is not None]
+    if not values or len(values[0]) < 2:
         return None
     return float(stats.sem(np.mean(values, axis=0)))
 

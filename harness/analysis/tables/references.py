@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from harness.analysis.artefacts import ReportTable
 from harness.analysis.comparisons import over_users_and_seeds
 from harness.analysis.provenance import provenance
@@ -57,22 +59,28 @@ def passes(wide: TwoLevel | None, lower: bool) -> str:
     return "yes" if low > 0 else "no" if high < 0 else "undecided"
 
 
+_HEADS: tuple[tuple[str, str, Literal["r", "l"]], ...] = (
+    ("difference", "Difference", "r"),
+    ("two-level", "Users × seeds", "r"),
+    ("passes", "Passes", "l"),
+)
+
+
 def _heads(metrics: list[str]) -> tuple[Column, ...]:
     return tuple(
         Column(f"{metric}/{key}", title, metric_label(metric) if len(metrics) > 1 else "", align)
         for metric in metrics
-        for key, title, align in (
-            ("difference", "Difference", "r"), ("two-level", "Users × seeds", "r"), ("passes", "Passes", "l")
-        )
+        for key, title, align in _HEADS
     )  # fmt: skip
 
 
 def _entries(run: Run, dataset: str, variant: str, reference: str, metric: str) -> list[Entry]:
     ids = tuple(run.ids(dataset, variant) + run.ids(dataset, reference))
     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
+    difference, interval = (None, None) if wide is None else (wide.difference, wide.interval)
     said = passes(wide, lower_is_better(metric))
     return [
-        Entry(fixed(wide and wide.difference, DIGITS, sign=True), wide and wide.difference, cells=ids),
-        Entry(between(wide and wide.interval, DIGITS), pair(wide and wide.interval), cells=ids),
+        Entry(fixed(difference, DIGITS, sign=True), difference, cells=ids),
+        Entry(between(interval, DIGITS), pair(interval), cells=ids),
         Entry(said, said, cells=ids),
     ]

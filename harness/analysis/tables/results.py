@@ -151,9 +151,10 @@ def _choices(run: Run) -> dict[str, dict[str, list[str]]]:
             where = f"study '{run.name}', table '{name}'"
             if key not in known:
                 raise InputError(f"{where}: unknown key '{key}'; {nearest(key, known)}")
-            odd = [value for value in values if known[key] is not None and value not in known[key]]
+            names = known[key]
+            odd = [value for value in values if names is not None and value not in names]
             if odd:
-                raise InputError(f"{where}: unknown {key[:-1]} '{odd[0]}'; {nearest(odd[0], known[key])}")
+                raise InputError(f"{where}: unknown {key[:-1]} '{odd[0]}'; {nearest(odd[0], names or ())}")
     return {name: choice or {} for name, choice in chosen.items()}
 
 
@@ -174,12 +175,13 @@ def _relative(
 
 def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
     """What a reader must know of predictions that another system made."""
-    return [
-        f"{run.label(cell.variant)}{f' on {cell.dataset}' if len(datasets) > 1 else ''}, seed {cell.seed}: {note}."
-        for cell in run.finished.itertuples()
-        if cell.dataset in datasets and cell.variant in rows
-        for note in (note.rstrip(".") for note in run.cards[cell.id].get("notes", ()))
-    ]
+    said = []
+    for cell in run.finished.to_dict("records"):
+        if cell["dataset"] in datasets and cell["variant"] in rows:
+            where = f" on {cell['dataset']}" if len(datasets) > 1 else ""
+            notes = run.cards[cell["id"]].get("notes", ())
+            said += [f"{run.label(cell['variant'])}{where}, seed {cell['seed']}: {note.rstrip('.')}." for note in notes]
+    return said
 
 
 def _deterministic(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
