@@ -145,7 +145,7 @@ def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
     if len(run.datasets) > 1:
         pairs = dict.fromkeys((arm, than) for _, arm, than in tested)
         return [_over_datasets(run, *p, [c for (_, arm, than), c in tested.items() if (arm, than) == p]) for p in pairs]
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, Verdict], list[str]] = {}
     for (_, arm, than), c in tested.items():
         groups.setdefault((than, c.verdict), []).append(f"{run.label(arm)} ({fixed(c.difference, 4, sign=True)})")
     order = sorted(groups, key=lambda key: list(WORDS).index(key[1]))
