@@ -74,6 +74,11 @@ def test_the_readmes_table_is_the_ablations():
         ("same width {:.4f} (difference", ("benchmark-parallel", "main", "sasrec-ce", "amazon-scientific/ndcg@10")),
         ("FAIR's parent, {:.4f}.", ("benchmark-parallel", "main", "rpg", "amazon-scientific/ndcg@10")),
         ("`transitions` reaches {:.4f}", ("benchmark-parallel", "main", "transitions", "amazon-scientific/ndcg@10")),
+        ("SASRec reaches {:.4f} and FAIR", ("benchmark-parallel", "targets", "sasrec-ce", "transition/known pair")),
+        ("and FAIR {:.4f}; where it has not", ("benchmark-parallel", "targets", "fair", "transition/known pair")),
+        ("where it has not, FAIR reaches {:.4f} (±", ("benchmark-parallel", "targets", "fair", "transition/new pair")),
+        ("RPG {:.4f} and SASRec", ("benchmark-parallel", "targets", "rpg", "transition/new pair")),
+        ("RPG 0.0189 and SASRec {:.4f} (±", ("benchmark-parallel", "targets", "sasrec-ce", "transition/new pair")),
         ("is {:.4f} with codes from titles", ("item_vectors-fair", "main", "fair-text", "ml-100k/ndcg@10")),
         ("{:.4f} with codes from co-occ", ("item_vectors-fair", "main", "fair-cooccurrence", "ml-100k/ndcg@10")),
         ("{:.4f} with both", ("item_vectors-fair", "main", "fair-fused", "ml-100k/ndcg@10")),
@@ -107,6 +112,14 @@ def test_the_readmes_sentence_on_fair_beside_sasrec_follows_the_verdict():
     found = pd.read_csv(ROOT / "results" / "benchmark-parallel" / "tables" / "differences.csv").set_index("key")
     assert found.loc["fair", "verdict"] == "undecided"
     assert "(difference undecided)" in words()
+    references = pd.read_csv(ROOT / "results" / "benchmark-parallel" / "tables" / "references.csv").set_index("key")
+    assert set(references.filter(like="/transitions", axis=0)["ndcg@10/passes"]) == {"no"}
+    assert "by 95 % intervals over users and seeds none of the three passes it" in words()
+    targets = pd.read_csv(ROOT / "results" / "benchmark-parallel" / "tables" / "targets.csv").set_index("key")
+    new, half = targets["transition/new pair"], targets["transition/new pair half_width"]
+    assert new["fair"] - half["fair"] > new["sasrec-ce"] + half["sasrec-ce"]
+    assert f"(± {half['fair']:.4f}), RPG" in words()
+    assert f"(± {half['sasrec-ce']:.4f}). SASRec remembers" in words()
 
 
 def test_the_readmes_recall_without_the_history():

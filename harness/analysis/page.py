@@ -191,9 +191,10 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
 
 def _fingerprints(run: Run) -> list[tuple[str, str, str]]:
     lines: list[tuple[str, str, str]] = []
-    for dataset, cells in run.finished.groupby("dataset", sort=False):
+    for key, cells in run.finished.groupby("dataset", sort=False):
+        dataset = str(key)
         prints = run.cards[cells["id"].iloc[0]].get("fingerprints", {})
-        lines += [(str(dataset), name, digest) for name, digest in sorted((prints.get("files") or {}).items())]
-        lines += [(str(dataset), kind, prints[kind]) for kind in ("log", "split") if prints.get(kind)]
-        lines += [(str(dataset), "item codes", codes) for codes in dict.fromkeys(cells["codes"].dropna())]
+        lines += [(dataset, name, digest) for name, digest in sorted((prints.get("files") or {}).items())]
+        lines += [(dataset, f"{kind}", prints[kind]) for kind in ("log", "split") if prints.get(kind)]
+        lines += [(dataset, "item codes", codes) for codes in dict.fromkeys(cells["codes"].dropna())]
     return lines

@@ -69,8 +69,8 @@ def write_report(run_dir: str | Path, widths: Widths = DEFAULT_WIDTHS) -> Report
     write_text(paths[-1], page)
     main = next((table for maker, table in tables if maker.section == "results"), None)
     said = headline(subject) if isinstance(subject, Run) else speed_headline(subject)
-    paths.append(write_evidence(subject) if isinstance(subject, Run) else write_efficiency_evidence(subject))
-    return Report(paths, failures, subject.path / "report.html", main, said)
+    evidence = write_evidence(subject) if isinstance(subject, Run) else write_efficiency_evidence(subject)
+    return Report([*paths, evidence], failures, subject.path / "report.html", main, said)
 
 
 def _save(picture: Picture, folder: Path) -> list[Path]:

@@ -33,7 +33,8 @@ class TwoLevel:
 
     def half_width(self, alpha: float) -> float:
         """Of the interval at confidence 1 - alpha, by random effects."""
-        over_seeds, over_users = (stats.t.isf(alpha / 2, n - 1) for n in (self.seeds, self.users))
+        # The stubs know isf of one number alone.
+        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seeds - 1, self.users - 1])  # type: ignore[misc]
         half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
         # The averaged quantile can fall faster than a small user effect adds to the error.
         return float(max(half, over_seeds * self.seed_error))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import cast
 
 from harness.analysis.comparisons import Contrast, base_of_all, comparisons, over_users_and_seeds
 from harness.analysis.efficiency import Efficiency
 from harness.analysis.provenance import count
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import CORRECTIONS, Comparison, Verdict
+from harness.analysis.statistics import CORRECTIONS, Comparison
 from harness.analysis.table import fixed, probability
 from harness.analysis.tables.references import passes, reference_metrics
 
@@ -17,7 +17,7 @@ __all__ = ["MANY", "WORDS", "headline", "speed_headline", "verdicts"]
 
 MOST_SENTENCES = 8
 """More comparisons than this are summed up over data sets."""
-WORDS: dict[Verdict, str] = {
+WORDS = {
     "better": "is better than {}",
     "worse": "is worse than {}",
     "equivalent": "does the same as {} within the stated margin",
@@ -145,7 +145,7 @@ def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
     if len(run.datasets) > 1:
         pairs = dict.fromkeys((arm, than) for _, arm, than in tested)
         return [_over_datasets(run, *p, [c for (_, arm, than), c in tested.items() if (arm, than) == p]) for p in pairs]
-    groups: dict[tuple[str, Verdict], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for (_, arm, than), c in tested.items():
         groups.setdefault((than, c.verdict), []).append(f"{run.label(arm)} ({fixed(c.difference, 4, sign=True)})")
     order = sorted(groups, key=lambda key: list(WORDS).index(key[1]))
@@ -159,7 +159,7 @@ def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
 
 def _over_datasets(run: Run, arm: str, than: str, comparisons: list[Comparison]) -> str:
     """One sentence on a pair over all data sets."""
-    counts = Counter(c.verdict for c in comparisons)
+    counts: Counter[str] = Counter(c.verdict for c in comparisons)
     parts = [f"{WORDS[verdict].format(run.label(than))} on {counts[verdict]}" for verdict in WORDS if counts[verdict]]
     changes = [c.percent for c in comparisons if c.percent is not None]
     spread = (
@@ -183,8 +183,9 @@ def _leaders(run: Run) -> list[tuple[str, str, float]]:
     """The data sets, with the variant that is best by the primary metric and its mean."""
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
-    best: list[Any] = [(values * direction).idxmax() for _, values in means.groupby(level="dataset", sort=False)]
-    return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in best]
+    best = [(values * direction).idxmax() for _, values in means.groupby(level="dataset", sort=False)]
+    keys = cast("list[tuple[str, str]]", best)  # the stubs know no index of two levels
+    return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in keys]
 
 
 def _certainty(c: Comparison) -> str:

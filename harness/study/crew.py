@@ -37,7 +37,7 @@ class Task(Protocol):
     def name(self) -> str: ...
 
 
-TaskT = TypeVar("TaskT", bound=Task)
+AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Shared(Protocol):
@@ -78,7 +78,7 @@ class Crew:
     deaths: Counter[str] = field(default_factory=Counter)
     """By task; of workers that held none under the empty name."""
 
-    def work_off(self, shared: Shared, tasks: Sequence[TaskT], give_up: Callable[[TaskT, str], None]) -> None:
+    def work_off(self, shared: Shared, tasks: Sequence[AnyTask], give_up: Callable[[AnyTask, str], None]) -> None:
         """Keeps the workers alive until no task is left.
 
         Args:
@@ -139,8 +139,8 @@ class Crew:
         dead: _Started,
         code: int,
         shared: Shared,
-        tasks: Sequence[TaskT],
-        give_up: Callable[[TaskT, str], None],
+        tasks: Sequence[AnyTask],
+        give_up: Callable[[AnyTask, str], None],
     ) -> None:
         """Says what a dead worker died of; gives its task up if that killed several.
 

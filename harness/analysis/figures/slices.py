@@ -24,10 +24,11 @@ class Slices(DatasetFigure):
         return run.task == "retrieval" and bool(_kinds(run, dataset))
 
     def caption(self, run: Run, dataset: str) -> str:
+        pairs = " A pair is known if, in training, the target has directly followed the last item of the history."
         return (
             f"{metric_label(run.primary)} by kinds of users and targets{self.on(run, dataset)}, which the data alone "
             "decide: mean over users and seeds, with 95 % intervals over users (Student's t); users of each bin in "
-            "brackets. A pair is known if, in training, the target has directly followed the last item of the history."
+            f"brackets.{pairs if 'transition' in _kinds(run, dataset) else ''}"
         )
 
     def make(self, run: Run, dataset: str, width: float) -> Figure:

@@ -23,9 +23,6 @@ THESE = "(*)"
 WIDEST = 6
 """More columns of results than this are stacked, one block of lines per data set."""
 
-Style = Literal["best", "second"]
-_STYLES: tuple[Style, ...] = ("best", "second")
-
 
 def metric_column(
     run: Run,
@@ -44,9 +41,8 @@ def metric_column(
     values = {v: [x for x in found if np.isfinite(x)] for v, found in values.items()}
     means = {v: float(np.mean(found)) for v, found in values.items() if found}
     order = sorted(set(means.values()), reverse=not lower_is_better(metric)) if len(means) > 1 else []
-    styles: dict[float, Style] = {}
-    for value, style in zip(order, _STYLES, strict=False):
-        styles[value] = style
+    styles: dict[float | None, Literal["", "best", "second"]]
+    styles = dict(zip(order, ("best", "second"), strict=False))
     entries = {}
     for variant, found in values.items():
         entry = mean_entry(found, DIGITS)
@@ -56,7 +52,7 @@ def metric_column(
             error=fixed(error, DIGITS) if error is not None and metric == run.primary else "",
             error_value=error,
             mark=mark(tested.get((dataset, variant))),
-            style=styles[means[variant]] if means.get(variant) in styles else "",
+            style=styles.get(means.get(variant), ""),
             cells=tuple(run.ids(dataset, variant)),
         )
     return entries
@@ -67,7 +63,7 @@ def _error_over_users(run: Run, dataset: str, variant: str, metric: str) -> floa
     cells = run.ids(dataset, variant)
     run.check_same_users(cells)
     values = [found for cell in cells if (found := run.user_values(cell, metric)) is not None]
-    if not values or len(values[0]) < 2:
+    if len(values) < len(cells) or len(values[0]) < 2:
         return None
     return float(stats.sem(np.mean(values, axis=0)))
 

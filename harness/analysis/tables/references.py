@@ -14,6 +14,13 @@ from harness.analysis.two_levels import TwoLevel
 
 __all__ = ["References", "passes", "reference_metrics"]
 
+_HEADS: tuple[tuple[str, str, Literal["r", "l"]], ...] = (
+    ("difference", "Difference", "r"),
+    ("two-level", "Users × seeds", "r"),
+    ("passes", "Passes", "l"),
+)
+"""Key, title and alignment of each metric's columns."""
+
 
 class References(ReportTable):
     """Difference of each variant to each reference, with its interval over users and seeds."""
@@ -59,26 +66,19 @@ def passes(wide: TwoLevel | None, lower: bool) -> str:
     return "yes" if low > 0 else "no" if high < 0 else "undecided"
 
 
-_HEADS: tuple[tuple[str, str, Literal["r", "l"]], ...] = (
-    ("difference", "Difference", "r"),
-    ("two-level", "Users × seeds", "r"),
-    ("passes", "Passes", "l"),
-)
-
-
 def _heads(metrics: list[str]) -> tuple[Column, ...]:
     return tuple(
         Column(f"{metric}/{key}", title, metric_label(metric) if len(metrics) > 1 else "", align)
         for metric in metrics
         for key, title, align in _HEADS
-    )  # fmt: skip
+    )
 
 
 def _entries(run: Run, dataset: str, variant: str, reference: str, metric: str) -> list[Entry]:
     ids = tuple(run.ids(dataset, variant) + run.ids(dataset, reference))
     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
-    difference, interval = (None, None) if wide is None else (wide.difference, wide.interval)
     said = passes(wide, lower_is_better(metric))
+    difference, interval = (wide.difference, wide.interval) if wide else (None, None)
     return [
         Entry(fixed(difference, DIGITS, sign=True), difference, cells=ids),
         Entry(between(interval, DIGITS), pair(interval), cells=ids),
