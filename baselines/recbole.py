@@ -349,7 +349,7 @@ def numpy_float() -> Iterator[None]:
     try:
         yield
     finally:
-        del np.float  # type: ignore[attr-defined]
+        del np.float  # type: ignore[attr-defined]  # and to take it away
 
 
 class _Empty(ModuleType):

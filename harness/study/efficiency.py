@@ -34,7 +34,7 @@ from harness.memory import PeakMemory
 from harness.provenance import git_state, hardware, versions
 from harness.registry import load_model
 from harness.settings import Settings, parse
-from harness.study.design import EfficiencyStudy
+from harness.study.efficiency_design import EfficiencyStudy
 
 __all__ = ["Arm", "measure", "run_efficiency"]
 

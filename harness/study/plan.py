@@ -101,7 +101,7 @@ class Plan:
     @property
     def seconds_left(self) -> float | None:
         """Of one worker, for all cells that are not finished; None where some arm's are unknown."""
-        total = 0.0
+        total: float = 0
         for arm in self.arms:
             if arm.cells > arm.finished:
                 if arm.seconds is None:
