@@ -20,7 +20,7 @@ from harness.models.blocks.ranker import Cache, Ranker, RankerConfig, Weights
 __all__ = ["ItemActionSum", "ItemOnly", "LaggedAction"]
 
 
-class ItemOnly(Ranker):
+class ItemOnly(Ranker[RankerConfig]):
     """Causal layers over items alone."""
 
     fidelity = Fidelity(paper="item tower alone: the floor of the action models", status="control")
@@ -81,7 +81,7 @@ class LaggedAction(ItemOnly):
         return super().candidate_tokens(batch, candidates) + before[:, None]
 
 
-class ItemActionSum(Ranker):
+class ItemActionSum(Ranker[RankerConfig]):
     """History tokens i_m + a_m, and a query i_n + placeholder that sees the history m < n and itself.
 
     Only an appended event can be scored, since an event's own token holds its action. So each event is entered twice:

@@ -19,7 +19,7 @@ from harness.settings import Settings
 __all__ = ["BaseRate", "UserBaseRate"]
 
 
-class BaseRate(Recommender):
+class BaseRate(Recommender[Settings]):
     """p_a = the share of the training part's events with action a: the best constant for the training part's BCE.
 
     Nothing is trained. A rate of 0 or 1 is moved half an event inwards, so that its logit is finite.
@@ -39,8 +39,8 @@ class BaseRate(Recommender):
         self.register_buffer("rate", rate.clamp(0.5 / events, 1 - 0.5 / events).float())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        labels = batch.actions.flatten(0, 1)[batch.valid]  # (V, A)
-        logits = self.predict_actions(batch).flatten(0, 1)[batch.valid]
+        labels = batch.supervised(batch.actions)  # (V, A)
+        logits = batch.supervised(self.predict_actions(batch))
         return {"bce": F.binary_cross_entropy_with_logits(logits, labels)}
 
     def predict_actions(self, batch: Batch) -> Tensor:

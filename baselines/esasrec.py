@@ -73,7 +73,7 @@ class LiGRLayer(nn.Module):
         return x, maps
 
 
-class ESASRec(Recommender):
+class ESASRec(Recommender[ESASRecConfig]):
     """Causal LiGR Transformer over item embeddings; an item's score is its embedding's product with the last state."""
 
     Config = ESASRecConfig
@@ -139,8 +139,8 @@ class ESASRec(Recommender):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         table = self.table_dropout(self.items.weight)  # (N + 1, d)
-        hidden = self.encode(batch, table)[0].flatten(0, 1).index_select(0, batch.valid)  # (V, d)
-        targets = batch.targets.flatten().index_select(0, batch.valid) - 1  # (V,)
+        hidden = batch.supervised(self.encode(batch, table)[0])  # (V, d)
+        targets = batch.next_items() - 1  # (V,)
         if self.config.loss == "ce":
             return {"ce": linear_cross_entropy(hidden, table[1:], targets)}
         shape = (len(targets), self.config.negatives)

@@ -53,7 +53,7 @@ class HSTUConfig(Settings):
         return self
 
 
-class HSTU(Recommender):
+class HSTU(Recommender[HSTUConfig]):
     """Item and position embeddings through HSTU layers; an item's score is a cosine over the temperature."""
 
     Config = HSTUConfig
@@ -128,8 +128,8 @@ class HSTU(Recommender):
         return (F.normalize(rows, dim=-1) if self.config.normalise else rows) / self.config.temperature
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        hidden = self.encode(batch).flatten(0, 1).index_select(0, batch.valid)  # (V, d)
-        targets = batch.targets.flatten().index_select(0, batch.valid) - 1  # (V,)
+        hidden = batch.supervised(self.encode(batch))  # (V, d)
+        targets = batch.next_items() - 1  # (V,)
         if self.config.loss == "ce":
             return {"ce": linear_cross_entropy(hidden, self.table(), targets)}
         shape = (len(targets), self.config.negatives)

@@ -32,7 +32,7 @@ class InterleavedConfig(RankerConfig):
     """read: the last layer's queries and feed-forward only for the tokens that are read; the result is the same."""
 
 
-class Interleaved(Ranker):
+class Interleaved(Ranker[InterleavedConfig]):
     """Causal layers over the 2L tokens i_0, a_0, i_1, a_1, ...; an event's state (B, L, d) is that of one token.
 
     Action prediction reads the item's token, which does not see the action behind it. The next item is predicted from
@@ -40,7 +40,6 @@ class Interleaved(Ranker):
     """
 
     Config = InterleavedConfig
-    config: InterleavedConfig
     tokens_per_event = 2
     fidelity = Fidelity(
         paper="Zhai et al., Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative "

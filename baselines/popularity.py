@@ -12,7 +12,7 @@ from harness.settings import Settings
 __all__ = ["Popularity"]
 
 
-class Popularity(Recommender):
+class Popularity(Recommender[Settings]):
     """The unigram model p(i) ~ count(i)^tau over the training part's counts, whatever the history.
 
     tau > 0 is its one parameter, fitted by cross-entropy like any model's; the ranking is that of the counts for
@@ -36,7 +36,7 @@ class Popularity(Recommender):
         return self.log_tau.exp() * self.log_counts
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
+        targets = batch.next_items()  # (V,)
         return {"ce": -self.scores().log_softmax(dim=0).index_select(0, targets - 1).mean()}
 
     def score_items(self, batch: Batch) -> Tensor:

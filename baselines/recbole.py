@@ -106,7 +106,7 @@ class RecBoleFamily:
         return _member(name)
 
 
-class RecBoleModel(Recommender):
+class RecBoleModel(Recommender[Settings]):
     """One of RecBole's models, trained on its own unit: a prefix and its next item."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.RETRIEVAL})
@@ -140,7 +140,7 @@ class RecBoleModel(Recommender):
         rows, last = batch.valid // width, batch.valid % width  # (V,) each
         inside = torch.arange(width, device=last.device) <= last[:, None]  # (V, L)
         fields = self.fields(batch.items[rows] * inside, last + 1, batch.users[rows])
-        target = batch.targets.flatten()[batch.valid]  # (V,)
+        target = batch.next_items()  # (V,)
         fields |= {self.item_field: target, self.negative_field: self.any_but(target)}
         return {"loss": self._run("calculate_loss", self.training_fields(fields))}
 

@@ -60,7 +60,7 @@ class SASRecConfig(Settings):
         return self
 
 
-class SASRec(Recommender):
+class SASRec(Recommender[SASRecConfig]):
     """Causal Transformer over item embeddings; an item's score is its embedding's product with the last state."""
 
     Config = SASRecConfig
@@ -129,8 +129,8 @@ class SASRec(Recommender):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         states, _ = self.encode(batch.items)
-        hidden = states.flatten(0, 1).index_select(0, batch.valid)  # (V, d)
-        targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
+        hidden = batch.supervised(states)  # (V, d)
+        targets = batch.next_items()  # (V,)
         if self.config.loss == "ce":
             return {"ce": linear_cross_entropy(hidden, self.output_weight()[1:], targets - 1)}
         negatives = self.sample_negatives(targets)  # (V, k)

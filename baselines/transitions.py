@@ -45,7 +45,7 @@ class TransitionsConfig(Settings):
         return self
 
 
-class Transitions(Recommender):
+class Transitions(Recommender[TransitionsConfig]):
     """score = r + further * r G + popularity * p, where r is the last item's row of the graph G plus ``previous``
     times that of the one before, and p the items' shares of the training events. It has no parameters."""
 

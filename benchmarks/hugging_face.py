@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
-from harness.baselines.tiger import BUCKETS, MAX_DISTANCE, START, TIGER, Attention, Stack
+from harness.baselines.tiger import START, TIGER
 from harness.interface import Batch, Schema
+from harness.models.blocks.t5 import BUCKETS, MAX_DISTANCE, Attention, Stack
 
 __all__ = ["generate", "inputs", "invented", "labels", "prefix_function", "same_t5"]
 

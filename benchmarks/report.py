@@ -31,7 +31,7 @@ imported = time.perf_counter()
 files = write_report(sys.argv[1])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps({"seconds": time.perf_counter() - began, "import_seconds": imported - began,
-                  "gibibytes": peak, "files": len(files)}))
+                  "gibibytes": peak, "files": len(files.paths)}))
 """
 
 

@@ -11,14 +11,29 @@ import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from harness.settings import Settings
 
-__all__ = ["AttentionMaps", "Batch", "Choice", "Fidelity", "Needs", "Ranking", "Recommender", "Schema", "Task"]
+__all__ = [
+    "AttentionMaps",
+    "Batch",
+    "Choice",
+    "ConfigT",
+    "Fidelity",
+    "Needs",
+    "Ranking",
+    "Recommender",
+    "Schema",
+    "Task",
+]
+
+
+ConfigT = TypeVar("ConfigT", bound=Settings)
+"""A model's own settings, the type of its ``config``."""
 
 
 class Task(StrEnum):
@@ -125,6 +140,16 @@ class Batch:
         rows = torch.arange(self.items.shape[0], device=self.items.device)
         return rows * self.items.shape[1] + self.lengths - 1
 
+    def supervised(self, values: Tensor) -> Tensor:
+        """values (B, L, ...) at the supervised positions: (V, ...)."""
+        assert self.valid is not None, "this batch supervises no position"
+        return values.flatten(0, 1).index_select(0, self.valid)
+
+    def next_items(self) -> Tensor:
+        """(V,) int64: the items after the supervised positions."""
+        assert self.targets is not None, "this batch has no targets"
+        return self.supervised(self.targets)
+
 
 @dataclass
 class Ranking:
@@ -152,8 +177,8 @@ class AttentionMaps:
     """(B, K) int64: the event of each key token, -1 for none."""
 
 
-class Recommender(nn.Module, ABC):
-    """A model of the harness.
+class Recommender(nn.Module, ABC, Generic[ConfigT]):
+    """A model of the harness, as in ``class GRU(Recommender[GRUConfig])``.
 
     Subclasses set the class variables, take ``(config, schema)`` and answer the methods of their tasks.
     A model without parameters is not trained, and its ``losses`` not asked for.
@@ -170,13 +195,13 @@ class Recommender(nn.Module, ABC):
     exact: ClassVar[bool] = True
     """True where ``score_items`` answers. False: the model only searches, through ``rank_items``."""
 
-    def __init__(self, config: Settings, schema: Schema) -> None:
+    def __init__(self, config: ConfigT, schema: Schema) -> None:
         super().__init__()
         self.config = config
         self.schema = schema
 
     @classmethod
-    def needs_with(cls, config: Settings) -> Needs:
+    def needs_with(cls, config: ConfigT) -> Needs:
         """What the model must be given under these settings."""
         return cls.needs
 

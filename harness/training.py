@@ -29,7 +29,8 @@ from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import whole_file
 from harness.interface import Batch, Recommender
 from harness.memory import PeakMemory, keep_freed_memory
-from harness.tasks.base import TaskData
+from harness.metrics import lower_is_better
+from harness.tasks.base import Predictions, TaskData
 from harness.training_config import Budget, TrainingConfig
 
 __all__ = ["Fitted", "fit"]
@@ -47,6 +48,8 @@ class Fitted:
     stopped: Literal["patience", "budget"]
     history: list[dict[str, Any]]
     cost: dict[str, Any]
+    validation: Predictions | None = None
+    """What the best epoch predicted of the validation part; None where that epoch lies before a resumption."""
 
 
 @dataclass
@@ -95,23 +98,24 @@ def fit(
     optimizer = _optimizer(model, training)
     state, best = _resume(folder, model, optimizer, made_with, data.device)
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
-    better = operator.gt if data.higher_is_better(primary) else operator.lt
+    better = operator.lt if lower_is_better(primary) else operator.gt
     memory = PeakMemory(data.device)
     if state.flops is None:
         state.flops = _flops_per_event(model, data, training)
     diagnostics = Diagnostics(model, data, training)
+    validation: Predictions | None = None
 
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
         row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, should_stop)
         started = time.perf_counter()
         if epoch % budget.eval_every == 0 or epoch == budget.epochs:
-            summary = data.summarise(data.evaluate(model, "valid"))
-            value = data.value(summary, primary)
-            row |= {f"valid/{metric}": v for metric, v in data.tracked(summary).items()}
+            predicted, value, tracked = _validate(model, data, primary)
+            row |= tracked
             if state.best_value is None or better(value, state.best_value):
                 state.best_value, state.best_epoch = value, epoch
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+                validation = predicted
         row["evaluation_seconds"] = time.perf_counter() - started
         row |= diagnostics.measure()
         state.epoch = epoch
@@ -121,23 +125,30 @@ def fit(
         on_epoch(row)
 
     model.load_state_dict(best)
+    stopped = "budget" if state.epoch >= budget.epochs else "patience"
+    return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation)
+
+
+def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float]]:
+    """Predictions on the validation part, their primary metric, and what the history keeps of them."""
+    predicted = data.predict(model, "valid")
+    summary = data.summarise(predicted.rows)
+    tracked = {f"valid/{metric}": value for metric, value in data.tracked(summary).items()}
+    return predicted, data.value(summary, primary), tracked
+
+
+def _cost(model: Recommender, state: _State) -> dict[str, Any]:
     seconds = {part: sum(row[part] for row in state.history) for part in SECONDS}
-    return Fitted(
-        best_epoch=state.best_epoch,
-        epochs=state.epoch,
-        stopped="budget" if state.epoch >= budget.epochs else "patience",
-        history=state.history,
-        cost={
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "training_flops_per_event": state.flops,
-            **seconds,
-            "events_per_second": state.supervised / seconds["train_seconds"] if seconds["train_seconds"] else None,
-            **_tokens(model, state.read, seconds["train_seconds"]),
-            "peak_memory_bytes": state.peak_memory,
-            "epochs": state.epoch,
-            "resumed": state.resumed,
-        },
-    )
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training_flops_per_event": state.flops,
+        **seconds,
+        "events_per_second": state.supervised / seconds["train_seconds"] if seconds["train_seconds"] else None,
+        **_tokens(model, state.read, seconds["train_seconds"]),
+        "peak_memory_bytes": state.peak_memory,
+        "epochs": state.epoch,
+        "resumed": state.resumed,
+    }
 
 
 def _tokens(model: Recommender, events: int, seconds: float) -> dict[str, float | None]:
@@ -175,7 +186,6 @@ def _train_epoch(
     )
     state.total_steps = state.total_steps or n_batches * budget.epochs
     data_seconds = time.perf_counter() - started
-    bfloat16 = training.precision == "bfloat16"
     totals: dict[str, Tensor] = {}
     read = torch.zeros((), dtype=torch.int64, device=device)
     rate = training.learning_rate
@@ -187,14 +197,10 @@ def _train_epoch(
         rate = _learning_rate(training, state.step, state.total_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
             terms = losses(batch)
             loss = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-        optimizer.step()
+        _update(model, optimizer, loss, training.clip_norm)
         state.step += 1
         state.supervised += len(batch.valid)
         read += batch.lengths.sum()
@@ -210,6 +216,14 @@ def _train_epoch(
         "data_seconds": data_seconds,
         "train_seconds": time.perf_counter() - started - data_seconds,
     }
+
+
+def _update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
 
 
 def _out_of_patience(state: _State, budget: Budget) -> bool:

@@ -52,14 +52,13 @@ class AttnLFAConfig(RankerConfig):
         return self
 
 
-class AttnLFA(Ranker):
+class AttnLFA(Ranker[AttnLFAConfig]):
     """Causal layers over the L items alone; past actions are pooled once, behind them, by the similarity of items.
 
     States are (B, L, d), with ``fusion: concat`` (B, L, 2d). Reconstructed from Cheng, arXiv 2603.10369.
     """
 
     Config = AttnLFAConfig
-    config: AttnLFAConfig
     fidelity = Fidelity(
         paper="Cheng, Beyond Interleaving: Causal Attention Reformulations for Generative Recommender Systems, "
         "arXiv 2603.10369",

@@ -57,14 +57,13 @@ class AttnMVPConfig(RankerConfig):
         return self
 
 
-class AttnMVP(Ranker):
+class AttnMVP(Ranker[AttnMVPConfig]):
     """Causal layers over the L items, in each of which the values of earlier events mix item state and action.
 
     States are (B, L, d). Reconstructed from Cheng, arXiv 2603.10369.
     """
 
     Config = AttnMVPConfig
-    config: AttnMVPConfig
     fidelity = Fidelity(
         paper="Cheng, Beyond Interleaving: Causal Attention Reformulations for Generative Recommender Systems, "
         "arXiv 2603.10369",

@@ -19,27 +19,16 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Needs, Recommender, Schema, Task
-from harness.models.blocks.attention import (
-    SelfAttention,
-    causal_softmax,
-    evaluation_mode,
-    event_positions,
-    maps_are_cheaper,
-)
-from harness.models.blocks.code_heads import code_cross_entropy, level_states
-from harness.models.blocks.dropout import Dropout, dropout
+from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
+from harness.models.blocks.auxiliary_losses import NoiseForm, info_nce, map_noise_loss, noise_loss
+from harness.models.blocks.code_heads import code_cross_entropy, level_rows, level_states
+from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.focused_attention import FocusedAttention, FocusLambda, LambdaPer, Normalisation
 from harness.models.blocks.transformer import Activation, Transformer, init_weights
 from harness.models.blocks.trie import beam_search
 from harness.settings import Settings
 
-__all__ = ["FAIR", "FAIRConfig", "FocusedAttention", "info_nce", "lambda_init", "noise_loss"]
-
-NoiseForm = Literal["representation", "triplet", "attention-mse", "attention-kl"]
-
-_KL_FLOOR = 1e-2
-"""Added to each weight before a logarithm: a signed weight may cross zero, where the gradient would have no bound.
-For plain differences (lambda 1) on MovieLens 100K, single batches had more than twice the prediction loss' gradient
-with 1e-4; with 1e-2 none had more than a fifth of it."""
+__all__ = ["FAIR", "FAIRConfig"]
 
 
 class FAIRConfig(Settings):
@@ -68,16 +57,16 @@ class FAIRConfig(Settings):
 
     # Focused attention
     attention: Literal["focused", "softmax"] = "focused"
-    normalisation: Literal["rmsnorm", "signed-l1", "none"] = "rmsnorm"
+    normalisation: Normalisation = "rmsnorm"
     """rmsnorm: of each head's A V, times 1 - lambda_init; signed-l1: A divided by the sum of |A| of its row."""
     norm_gain: bool = True
     """A learnable gain behind rmsnorm, one per feature, the same for all heads of a layer."""
     head_norm_eps: float = Field(1e-5, gt=0)
     """Of rmsnorm and of signed-l1."""
-    focus_lambda: Literal["learnable", "fixed", "two-scalars"] = "learnable"
+    focus_lambda: FocusLambda = "learnable"
     """learnable: A1 - lambda A2, the Differential Transformer's reparametrisation; fixed: lambda is ``lambda_value``;
     two-scalars: lambda1 A1 - lambda2 A2, both learnable, starting at 1 and lambda_init."""
-    lambda_per: Literal["layer", "head"] = "layer"
+    lambda_per: LambdaPer = "layer"
     """What has a learnable lambda of its own; layer: the heads of a layer share it."""
     lambda_value: float = 1.0
     """0 is the control without the second map: softmax attention, with the head norm and all parameters kept."""
@@ -122,80 +111,7 @@ class FAIRConfig(Settings):
         return self
 
 
-def lambda_init(layer: int) -> float:
-    """Where lambda starts in ``layer``, counted from 0 (Ye et al., Differential Transformer, arXiv 2410.05258)."""
-    return 0.8 - 0.6 * math.exp(-0.3 * layer)
-
-
-class FocusedAttention(nn.Module):
-    """O = Norm(A1 - lambda A2) V with A_j = softmax(Q_j K_j^T / sqrt(dh)): what both maps share cancels out.
-
-    The same interface as :class:`harness.models.blocks.attention.SelfAttention`.
-    """
-
-    def __init__(self, config: FAIRConfig, layer: int) -> None:
-        super().__init__()
-        c = config
-        self.heads = c.heads
-        self.head_dim = c.dim // c.heads
-        self.query_dim = self.head_dim // 2 if c.matched else self.head_dim
-        self.normalisation = c.normalisation
-        self.norm_eps = c.head_norm_eps
-        self.dropout = c.attention_dropout
-        self.lambda_init = lambda_init(layer)
-        self.qk = nn.Linear(c.dim, 4 * c.heads * self.query_dim, bias=c.attention_bias)  # Q1, Q2, K1, K2
-        self.v = nn.Linear(c.dim, c.dim, bias=c.attention_bias)
-        self.out = nn.Linear(c.dim, c.dim, bias=c.attention_bias)
-        self.gain = nn.Parameter(torch.ones(self.head_dim)) if c.norm_gain and c.normalisation == "rmsnorm" else None
-        self.focus_lambda = c.focus_lambda
-        lambdas = c.heads if c.lambda_per == "head" else 1
-        if c.focus_lambda == "learnable":
-            self.lambda_q = nn.Parameter(torch.randn(2, lambdas, self.query_dim) * 0.1)
-            self.lambda_k = nn.Parameter(torch.randn(2, lambdas, self.query_dim) * 0.1)
-        elif c.focus_lambda == "two-scalars":
-            self.scalars = nn.Parameter(torch.tensor([[1.0], [self.lambda_init]]).repeat(1, lambdas))
-        else:
-            self.lambda_value = c.lambda_value
-
-    def subtract(self, first: Tensor, second: Tensor) -> Tensor:
-        """first - lambda second, or lambda1 first - lambda2 second: (B, H, ., .) each."""
-        if self.focus_lambda == "fixed":
-            return first - self.lambda_value * second
-        if self.focus_lambda == "two-scalars":
-            one, two = self.scalars.view(2, -1, 1, 1)
-            return one * first - two * second
-        one, two = (self.lambda_q * self.lambda_k).sum(dim=-1).exp().view(2, -1, 1, 1)
-        return first - (one - two + self.lambda_init) * second
-
-    def forward(self, x: Tensor, capture: bool = False) -> tuple[Tensor, Tensor | None]:
-        """x (B, T, d) -> (B, T, d), and A (B, H, T, T) before dropout, signed, if ``capture``, else None."""
-        batch, length, _ = x.shape
-        qk = self.qk(x).view(batch, length, 4, self.heads, self.query_dim).permute(2, 0, 3, 1, 4)
-        q, k = qk.flatten(1, 2).unflatten(0, (2, 2))  # each (2, B * H, T, query_dim)
-        v = self.v(x).view(batch, length, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, dh)
-        maps = None
-        thinned = self.training and self.dropout > 0  # one dropout on A, which no fused kernel sees
-        explicit = thinned or maps_are_cheaper(x, self.dropout, self.training)
-        if capture or explicit or self.normalisation == "signed-l1":
-            pair = causal_softmax(q.flatten(0, 1), k.flatten(0, 1))  # (2 * B * H, T, T)
-            a1, a2 = pair.view(2, batch, self.heads, length, length)
-            focused = self.subtract(a1, a2)  # (B, H, T, T)
-            if self.normalisation == "signed-l1":
-                focused = focused / (focused.abs().sum(dim=-1, keepdim=True) + self.norm_eps)
-            maps = focused if capture else None
-            mixed = dropout(focused, self.dropout, self.training) @ v  # (B, H, T, dh)
-        else:
-            # (A1 - lambda A2) V = A1 V - lambda A2 V: two fused attentions and no map
-            q, k = (part.unflatten(1, (batch, self.heads)).flatten(0, 1) for part in (q, k))  # (2 * B, H, T, query_dim)
-            both = F.scaled_dot_product_attention(q, k, torch.cat([v, v]), is_causal=True)  # (2 * B, H, T, dh)
-            mixed = self.subtract(*both.chunk(2))  # (B, H, T, dh)
-        if self.normalisation == "rmsnorm":
-            gain = None if self.gain is None else self.gain.to(mixed.dtype)  # of one type, the norm is one kernel
-            mixed = F.rms_norm(mixed, (self.head_dim,), gain, self.norm_eps) * (1 - self.lambda_init)
-        return self.out(mixed.transpose(1, 2).flatten(2)), maps
-
-
-class FAIR(Recommender):
+class FAIR(Recommender[FAIRConfig]):
     """Causal Transformer over items made of codes; all codes of the next item are predicted at once."""
 
     Config = FAIRConfig
@@ -310,34 +226,37 @@ class FAIR(Recommender):
         )
         self.heads = nn.Linear(c.dim, self.levels * c.dim)
         init_weights(self, c.init_std)
-        self._scale_residual_branches()
+        self.transformer.scale_residual_branches(c.init_std)
         nn.init.zeros_(self.heads.weight)
         if c.head_bias_init == "uniform":
             nn.init.uniform_(self.heads.bias, -(c.dim**-0.5), c.dim**-0.5)
 
-        # Levels may differ in size: the short ones are filled up with their first row, which the bias then bars.
-        largest = max(schema.code_sizes)
-        within = torch.arange(largest) < sizes[:, None]  # (m, K)
-        rows = torch.where(within, torch.arange(largest), 0) + first_rows[:, None]
-        bias = torch.zeros(within.shape).masked_fill(~within, -math.inf).unsqueeze(1)  # (m, 1, K)
+        rows, bias = level_rows(sizes)
         self.register_buffer("codes", schema.codes, persistent=False)  # (N + 1, m)
         self.register_buffer("tokens", schema.codes + first_rows, persistent=False)  # (N + 1, m): rows of the table
         self.register_buffer("level_rows", rows, persistent=False)  # (m, K): rows of the table
-        self.register_buffer("level_bias", None if within.all() else bias, persistent=False)
+        self.register_buffer("level_bias", bias, persistent=False)
         self.register_buffer("level_sizes", sizes, persistent=False)
         self.register_buffer("level_first", first_rows, persistent=False)
 
     def _attention_layer(self, layer: int) -> nn.Module:
         c = self.config
         if c.attention == "focused":
-            return FocusedAttention(c, layer)
+            return FocusedAttention(
+                c.dim,
+                c.heads,
+                layer,
+                dropout=c.attention_dropout,
+                bias=c.attention_bias,
+                matched=c.matched,
+                normalisation=c.normalisation,
+                norm_gain=c.norm_gain,
+                norm_eps=c.head_norm_eps,
+                focus_lambda=c.focus_lambda,
+                lambda_per=c.lambda_per,
+                lambda_value=c.lambda_value,
+            )
         return SelfAttention(c.dim, c.heads, c.attention_dropout, bias=c.attention_bias)
-
-    def _scale_residual_branches(self) -> None:
-        """GPT-2's initialisation: the last map of each residual branch shrinks with the number of branches."""
-        for layer in self.transformer.layers:
-            for last in (layer.attention.out, layer.feed_forward.down):
-                nn.init.normal_(last.weight, std=self.config.init_std / math.sqrt(2 * self.config.layers))
 
     # The network
 
@@ -386,8 +305,8 @@ class FAIR(Recommender):
         states, maps = self.encode(tokens, capture=compare_maps)
         if c.noise_weight > 0:
             states, noisy_states = states.chunk(2)
-        hidden = supervised(states, batch)  # (V, d)
-        targets = batch.targets.flatten().index_select(0, batch.valid)  # (V,)
+        hidden = batch.supervised(states)  # (V, d)
+        targets = batch.next_items()  # (V,)
 
         terms = {"mtp": self.code_loss(hidden, self.codes[targets])}
         if c.noise_weight > 0:
@@ -395,7 +314,7 @@ class FAIR(Recommender):
                 pairs = ([self.supervised_rows(half, batch) for half in layer.chunk(2)] for layer in maps)
                 noise = sum(map_noise_loss(clean, noisy, c.noise_form) for clean, noisy in pairs) / c.layers
             else:
-                noise = noise_loss(hidden, supervised(noisy_states, batch), c.noise_form, c.noise_margin)
+                noise = noise_loss(hidden, batch.supervised(noisy_states), c.noise_form, c.noise_margin)
             terms["noise"] = c.noise_weight * noise
         if c.mi_weight > 0:
             vectors = self.item_vectors(self.tokens[targets])  # (V, d)
@@ -423,7 +342,7 @@ class FAIR(Recommender):
     def supervised_rows(self, maps: Tensor, batch: Batch) -> Tensor:
         """(B, H, T, T) -> (V, H, T): what the last token of each supervised event attends to."""
         step = self.tokens_per_event
-        return supervised(maps[:, :, step - 1 :: step].transpose(1, 2), batch)
+        return batch.supervised(maps[:, :, step - 1 :: step].transpose(1, 2))
 
     # Answers
 
@@ -474,58 +393,3 @@ class FAIR(Recommender):
             _, maps = self.encode(self.tokens[batch.items], capture=True)
         events = event_positions(batch).repeat_interleave(self.tokens_per_event, dim=1)  # (B, T)
         return AttentionMaps(maps=maps, query_event=events, key_event=events)
-
-
-def supervised(values: Tensor, batch: Batch) -> Tensor:
-    """values (B, L, ...) at the supervised positions: (V, ...)."""
-    return values.flatten(0, 1).index_select(0, batch.valid)
-
-
-def noise_loss(clean: Tensor, noisy: Tensor, form: NoiseForm, margin: float) -> Tensor:
-    """How far noise moves the states, clean and noisy (V, d).
-
-    representation: mean of 1 - cos(noisy, clean), the clean side fixed.
-    triplet: mean of max(0, margin + d(clean, noisy) - d(clean, other)), d = 1 - cos, the other state being one
-    that stands a random number of positions further on in the batch.
-    """
-    if form == "representation":
-        return (1 - F.cosine_similarity(noisy, clean.detach(), dim=-1)).mean()
-    count = clean.shape[0]
-    shift = torch.randint(1, max(count, 2), (1,), device=clean.device)
-    other = clean[(torch.arange(count, device=clean.device) + shift) % count]
-    near, far = F.cosine_similarity(clean, noisy, dim=-1), F.cosine_similarity(clean, other, dim=-1)
-    return (margin - near + far).clamp_min(0).mean()  # the ones of both distances cancel
-
-
-def map_noise_loss(clean: Tensor, noisy: Tensor, form: NoiseForm) -> Tensor:
-    """How far noise moves one layer's attention, clean and noisy (V, H, T), the clean side fixed.
-
-    attention-mse: the squared distance between the rows. attention-kl: KL(clean || noisy) of the absolute weights,
-    each raised by a floor, as the sum of p log(p / q) - p + q. Where both rows have the same sum, as those of a softmax
-    have, this is the usual form. Signed rows, which may almost vanish (lambda 1), are not scaled up. Both losses are
-    means over positions and heads.
-    """
-    clean = clean.detach()
-    if form == "attention-mse":
-        return (noisy - clean).square().sum(dim=-1).mean()
-    p, q = clean.abs() + _KL_FLOOR, noisy.abs() + _KL_FLOOR
-    return (p * (p.log() - q.log()) - p + q).sum(dim=-1).mean()
-
-
-def info_nce(hidden: Tensor, vectors: Tensor, targets: Tensor, temperature: float, negatives: int) -> Tensor:
-    """Mean of -log exp(s_ii) / (exp(s_ii) + sum_j exp(s_ij)), s_ij = cos(hidden_i, vectors_j) / temperature.
-
-    The j run over the other targets of the batch, but for those equal to i's own (van den Oord et al., 2018).
-
-    Args:
-        hidden, vectors: (V, d), states and the vectors of their targets.
-        targets: (V,) item ids.
-        negatives: how many of the V targets to draw as negatives for all positions; 0 = all.
-    """
-    hidden, vectors = F.normalize(hidden, dim=-1) / temperature, F.normalize(vectors, dim=-1)
-    positive = (hidden * vectors).sum(dim=-1, keepdim=True)  # (V, 1)
-    drawn = slice(None) if negatives == 0 else torch.randperm(len(targets), device=targets.device)[:negatives]
-    others = hidden @ vectors[drawn].T  # (V, C)
-    others = others.masked_fill(targets.unsqueeze(1) == targets[drawn], -math.inf)
-    logits = torch.cat([positive, others], dim=1).float()
-    return (logits.logsumexp(dim=1) - logits[:, 0]).mean()

@@ -44,12 +44,12 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from harness.analysis.comparisons import Contrast, comparisons, family_of
+from harness.analysis.comparisons import Contrast
 from harness.analysis.efficiency import MEASUREMENTS, Efficiency, load_efficiency
-from harness.analysis.noise import noise_comparisons, noise_quantities
-from harness.analysis.rows import Run, load_run, lower_is_better, metric_label
+from harness.analysis.quantities import less_is_better, name_of, tested_family, values_of
+from harness.analysis.rows import Run, load_run
 from harness.analysis.statistics import Comparison, compare
-from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
+from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 from harness.errors import InputError
 from harness.settings import Settings, parse
 
@@ -173,7 +173,7 @@ def measurements_below(results: str | Path) -> list[Efficiency]:
 def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
     """What one run says about the claims that its study tests; one finding per claim and data set."""
     mine = [claim for claim in claims if claim.study == run.name]
-    families = {quantity: _family(run, quantity) for quantity in dict.fromkeys(claim.quantity for claim in mine)}
+    families = {quantity: tested_family(run, quantity) for quantity in dict.fromkeys(claim.quantity for claim in mine)}
     findings = []
     for claim in mine:
         tested = families[claim.quantity]
@@ -262,59 +262,6 @@ def _claimed(finding: Finding) -> str:
     return f"{sign}{claim.by:g} %" if claim.by is not None else sign
 
 
-def _values(run: Run, dataset: str, variant: str, quantity: str, phase: str = "test") -> dict[int, float]:
-    """Seed -> the quantity, of the seeds that have it; ``phase`` is for metrics."""
-    cells = zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True)
-    kind, _, key = quantity.partition("/")
-    found = {}
-    for seed, cell in cells:
-        if kind == "cost":
-            value = _cost(run.cost(cell), key)
-        elif kind == "noise":
-            value = _under_noise(run.noise(cell), key)
-        elif kind == "attention":
-            frame = run.attention(cell)
-            chosen = None if frame is None else frame[(frame["statistic"] == key) & (frame["bin"] == -1)]["value"]
-            value = None if chosen is None or chosen.empty else float(chosen.mean())  # over layers and heads
-        else:
-            value = run.metric(cell, quantity, phase)
-        if value is not None and np.isfinite(value):
-            found[seed] = value
-    return found
-
-
-def _under_noise(found: dict[tuple[str, str, float], float], key: str) -> float | None:
-    """``injected_abs@0.3``: a statistic of the noise experiment where 30 % of the events are injected."""
-    statistic, _, share = key.rpartition("@")
-    return found.get((statistic, "injected", float(share)))
-
-
-def _cost(cost: dict[str, Any], key: str) -> float | None:
-    if key == "seconds_per_epoch":  # early stopping makes whole trainings incomparable
-        return cost["train_seconds"] / cost["epochs"] if cost.get("epochs") else None
-    return cost.get(key)
-
-
-def _lower(quantity: str) -> bool:
-    """Whether less of it is better: costs and losses. Attention and noise statistics are neither."""
-    kind = quantity.partition("/")[0]
-    return kind == "cost" or (kind not in ("attention", "noise") and lower_is_better(quantity))
-
-
-def _family(run: Run, quantity: str) -> dict[Contrast, Comparison]:
-    """The run's family of comparisons of a quantity: that of its tables, where they show the quantity."""
-    kind, _, key = quantity.partition("/")
-    if kind not in ("cost", "attention", "noise"):
-        return comparisons(run, quantity)
-    statistic, _, share = key.rpartition("@")
-    shown = noise_quantities(run).get(statistic) if kind == "noise" else None
-    if shown is not None:
-        return {(*pair,): c for (*pair, at), c in noise_comparisons(run, shown).items() if at == float(share)}
-    return family_of(
-        run, lambda d, v: _values(run, d, v, quantity), higher_is_better=not _lower(quantity), of_users=kind != "cost"
-    )
-
-
 def _looked_up(tested: dict[Contrast, Comparison], dataset: str, arm: str, than: str) -> Comparison | None:
     """A comparison in the direction that is asked for; None where the run does not declare it."""
     if (dataset, arm, than) in tested:
@@ -341,7 +288,7 @@ def _direction(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comp
     return Finding(
         claim, verdict, estimate=c.difference, interval=c.interval, p=c.p_adjusted, seeds=c.seeds,
         compared=_minus(run, arm, than), turned=turned,
-        detail=f"{_name(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
+        detail=f"{name_of(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
     )  # fmt: skip
 
 
@@ -363,7 +310,7 @@ def _size(claim: Claim, c: Comparison | None) -> Finding:
             verdict = "contradicted"
     return Finding(
         claim, verdict, estimate=c.percent, interval=interval, unit="%", seeds=c.seeds,
-        detail=f"{_name(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
+        detail=f"{name_of(claim.quantity)} {c.mean_a:.4g} against {c.mean_b:.4g}" + (f"; {c.note}" if c.note else ""),
     )  # fmt: skip
 
 
@@ -389,11 +336,11 @@ def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
 
 def _sweep(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparison]) -> Finding:
     # The best level is picked on validation, where the quantity has one, so that the test below is no second look.
-    means = {v: list(_values(run, dataset, v, claim.quantity, "valid").values()) for v in run.contenders}
+    means = {v: list(values_of(run, dataset, v, claim.quantity, "valid").values()) for v in run.contenders}
     levels = [v for v, found in means.items() if found]
     if len(levels) < 3:
         return Finding(claim, "not tested", detail=f"{len(levels)} levels have the quantity; a sweep needs three")
-    sign = -1 if _lower(claim.quantity) else 1
+    sign = -1 if less_is_better(claim.quantity) else 1
     best = max(levels, key=lambda v: sign * np.mean(means[v]))
     ends, inner = (levels[0], levels[-1]), levels[1:-1]
     pairs = {rival: _looked_up(tested, dataset, best, rival) for rival in (ends if best in inner else inner)}
@@ -405,10 +352,6 @@ def _sweep(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparis
     return Finding(
         claim, verdict, estimate=closest.difference, interval=closest.interval, p=closest.p_adjusted,
         seeds=closest.seeds, compared=_minus(run, best, rival),
-        detail=f"best on validation at {run.label(best)} ({_name(claim.quantity)} {np.mean(means[best]):.4g}), closest "
-        f"rival on test {run.label(rival)}",
+        detail=f"best on validation at {run.label(best)} ({name_of(claim.quantity)} {np.mean(means[best]):.4g}), "
+        f"closest rival on test {run.label(rival)}",
     )  # fmt: skip
-
-
-def _name(quantity: str) -> str:
-    return quantity if "/" in quantity else metric_label(quantity)

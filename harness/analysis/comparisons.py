@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.analysis.rows import LOOKS, Run, lower_is_better
+from harness.analysis.rows import Run, lower_is_better
+from harness.analysis.run_folder import LOOKS
 from harness.analysis.statistics import Comparison, TwoLevel, compare, family, two_level_interval
 from harness.files import write_json
 

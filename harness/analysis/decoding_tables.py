@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 
 __all__ = ["decoding_table"]
 

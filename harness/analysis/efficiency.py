@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from harness.analysis.provenance import count
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
 

@@ -11,7 +11,7 @@ from harness.analysis.comparisons import looks_corrected_for, named, to_base
 from harness.analysis.provenance import count, provenance
 from harness.analysis.rows import Run, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, compare, family
-from harness.analysis.tables import Column, Entry, Line, Table, between, fixed
+from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 
 __all__ = [
     "ATTENTION",

@@ -27,7 +27,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from harness.errors import InputError, nearest
-from harness.tasks.ranking_metrics import tie_places
+from harness.metrics.ranking import tie_places
 
 __all__ = ["SUFFIXES", "Outside", "Truth", "rank_predictions"]
 

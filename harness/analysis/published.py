@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, metric_label
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 
 __all__ = ["COLUMNS", "load_published", "published_folder", "published_table"]
@@ -76,13 +76,7 @@ def published_table(run: Run, published: pd.DataFrame) -> Table | None:
     metrics = [metric for metric in run.metrics if (chosen["metric"] == metric).any()]
     named = _by_name(run)
     compared = set(chosen["metric"][chosen["model"].str.lower().isin(named)])  # metrics with a share
-    columns = []
-    for metric in metrics:
-        label = metric_label(metric)
-        columns.append(Column(metric, "value", label) if compared else Column(metric, label))
-        columns += [Column(f"{metric}/share", "share", label)] * (metric in compared)
-    columns.append(Column("source", "Source", align="l"))
-
+    columns = _columns(metrics, compared)
     sources: dict[tuple[str, str], str] = {}  # (source, protocol) -> letter
     lines = []
     for (dataset, candidates), block in chosen.groupby(["dataset", "candidates"], sort=False):
@@ -93,16 +87,8 @@ def published_table(run: Run, published: pd.DataFrame) -> Table | None:
             lines.append(_line(f"{dataset}/{candidates}/{variant}", run.label(variant), columns, entries, group))
         for (model, source, protocol), printed in block.groupby(["model", "source", "protocol"], sort=False):
             letter = sources.setdefault((source, protocol), _letter(len(sources)))
-            entries = {"source": Entry(letter, letter)}
             own = ours.get(named.get(model.lower(), ""), {})
-            for metric in metrics:
-                entries[metric] = Entry()
-            for metric, value in zip(printed["metric"], printed["value"], strict=True):
-                entries[metric] = Entry(fixed(value, 4), float(value))
-                mine = own.get(metric, Entry())
-                if mine.value is not None and value:
-                    share = mine.value / value
-                    entries[f"{metric}/share"] = Entry(f"{100 * share:.0f} %", share, cells=mine.cells)
+            entries = {"source": Entry(letter, letter), **_printed(printed, metrics, own)}
             lines.append(_line(f"{dataset}/{candidates}/{model}/{letter}", model, columns, entries, group))
     caption = (
         "Ours (source: here; mean ± standard deviation over seeds) beside published numbers, which are copied from "
@@ -125,6 +111,28 @@ def published_table(run: Run, published: pd.DataFrame) -> Table | None:
         (*notes, *provenance(run, run.datasets, run.variants)),
         f"{run.name}-published",
     )
+
+
+def _columns(metrics: list[str], compared: set[str]) -> list[Column]:
+    """The metrics, those of ``compared`` with a share, and the source."""
+    columns = []
+    for metric in metrics:
+        label = metric_label(metric)
+        columns.append(Column(metric, "value", label) if compared else Column(metric, label))
+        columns += [Column(f"{metric}/share", "share", label)] * (metric in compared)
+    return [*columns, Column("source", "Source", align="l")]
+
+
+def _printed(printed: pd.DataFrame, metrics: list[str], own: dict[str, Entry]) -> dict[str, Entry]:
+    """A published model's values, and the shares of them that ours reach."""
+    entries = {metric: Entry() for metric in metrics}
+    for metric, value in zip(printed["metric"], printed["value"], strict=True):
+        entries[metric] = Entry(fixed(value, 4), float(value))
+        mine = own.get(metric, Entry())
+        if mine.value is not None and value:
+            share = mine.value / value
+            entries[f"{metric}/share"] = Entry(f"{100 * share:.0f} %", share, cells=mine.cells)
+    return entries
 
 
 def _by_name(run: Run) -> dict[str, str]:

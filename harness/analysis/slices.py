@@ -1,28 +1,65 @@
-"""Accuracy by the length of the history: for whom a model ranks well, and for whom not.
+"""Accuracy by kinds of users and targets: for whom, and for what, a model ranks well.
 
-Users are put into bins by the number of events before their test target. A bin's interval is over its users, of each
-user's mean over seeds: it says how far the bin's mean would move with other users of the same kind.
+A bin's interval is over its users, of each user's mean over seeds: it says how far the bin's mean would move with other
+users of the same kind. Which bin a user is in depends on the data alone and not on a model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import stats
 
-from harness.analysis.provenance import provenance
-from harness.analysis.rows import Run, metric_label
-from harness.analysis.style import FULL, look, new_figure, style
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.rows import Run
 
-__all__ = ["LENGTHS", "Slice", "by_history", "history_figure", "history_table"]
+__all__ = ["FEWEST", "KINDS", "LENGTHS", "Kind", "Slice", "by_history", "by_kind"]
 
 LENGTHS = (1, 4, 10, 20, 50, 100)
 """Where the bins of history lengths begin; the last one has no end."""
 FEWEST = 20
 """Users that a bin must have to be shown."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way of telling users apart by a column of the rows."""
+
+    column: str
+    title: str
+    """Of the axis."""
+    starts: tuple[int, ...]
+    """Where the bins begin; the last one has no end."""
+    labels: tuple[str, ...] = ()
+    """Of the bins; empty: their numbers."""
+
+    def bins(self) -> list[tuple[str, float, float]]:
+        """Label, beginning and end of each bin."""
+        ends = [*self.starts, np.inf]
+        names = self.labels or [_range(start, end) for start, end in pairwise(ends)]
+        return [(name, start, end) for name, (start, end) in zip(names, pairwise(ends), strict=True)]
+
+
+KINDS = {
+    "history": Kind("history", "Events before the test target", LENGTHS),
+    "popularity": Kind("target_events", "Training events of the target", (0, 1, 5, 10, 20, 50, 100)),
+    "transition": Kind(
+        "target_follows",
+        "Has the target followed the last item in training?",
+        (0, 1),
+        ("new pair", "known pair"),
+    ),
+}
+"""By history, by the target's popularity (0: a cold target), and by whether its transition can be remembered
+(memorisation) or has to be inferred (generalisation)."""
+
+
+def _range(start: float, end: float) -> str:
+    if end == np.inf:
+        return f"{start:.0f}+"
+    return f"{start:.0f}" if end == start + 1 else f"{start:.0f}–{end - 1:.0f}"
 
 
 @dataclass(frozen=True)
@@ -37,82 +74,36 @@ class Slice:
 
 
 def by_history(run: Run, dataset: str, variant: str) -> list[Slice]:
-    """The primary metric of a variant in each bin of at least ``FEWEST`` users, shortest histories first."""
+    """The primary metric of a variant in each bin of history lengths, shortest first."""
+    return by_kind(run, dataset, variant, "history")
+
+
+def by_kind(run: Run, dataset: str, variant: str, kind: str) -> list[Slice]:
+    """The primary metric of a variant in each bin of at least ``FEWEST`` users, for a key of :data:`KINDS`.
+
+    Empty where no cell of the data set knows the kind: rows of earlier versions have histories alone.
+    """
     cells = run.ids(dataset, variant)
-    if not cells:
+    place = _values(run, dataset, KINDS[kind].column, cells)
+    if place is None:
         return []
-    run.check_same_users(cells)
-    lengths = run.rows(cells[0], ["history"])["history"].to_numpy()  # (U,)
-    values = np.mean([run.per_user(cell, run.primary) for cell in cells], axis=0)  # (U,)
+    values = np.mean([run.user_values(cell, run.primary) for cell in cells], axis=0)  # (U,)
     found = []
-    for place, start in enumerate(LENGTHS):
-        last = place + 1 == len(LENGTHS)
-        end = np.inf if last else LENGTHS[place + 1]
-        inside = values[(lengths >= start) & (lengths < end)]
+    for label, start, end in KINDS[kind].bins():
+        inside = values[(place >= start) & (place < end)]
+        inside = inside[~np.isnan(inside)]
         if len(inside) >= FEWEST:
             half = stats.t.ppf(0.975, len(inside) - 1) * stats.sem(inside)
-            label = f"{start}+" if last else f"{start}–{end - 1}"
             found.append(Slice(label, len(inside), float(inside.mean()), float(half)))
     return found
 
 
-def history_table(run: Run) -> Table | None:
-    """Variants x bins on every data set; None where no data set has two bins."""
-    lines, heads = [], {}
-    for dataset in run.datasets:
-        for variant in run.variants:
-            slices = by_history(run, dataset, variant)
-            heads |= {s.label: Column(s.label, s.label) for s in slices}
-            entries = {s.label: _entry(s, tuple(run.ids(dataset, variant))) for s in slices}
-            lines.append((dataset, variant, entries))
-    if len(heads) < 2:
+def _values(run: Run, dataset: str, column: str, cells: Sequence[str]) -> np.ndarray | None:
+    """(U,) a column of the rows, from any cell of the data set that has it: it is the same in all."""
+    if not cells:
         return None
-    order = sorted(heads, key=lambda label: int(label.rstrip("+").partition("–")[0]))
-    sizes = {s.label: s.users for d in run.datasets[:1] for v in run.variants for s in by_history(run, d, v)}
-    users = ", ".join(f"{label}: {sizes[label]}" for label in order if label in sizes)
-    grouped = len(run.datasets) > 1
-    caption = (
-        f"{metric_label(run.primary)} by the number of events before the test target: mean over users and seeds, ± "
-        "half the 95 % interval over users."
-    )
-    if not grouped:
-        caption += f" Data: {run.datasets[0]}. Users in each bin: {users}."
-    body = tuple(
-        Line(v, run.label(v), tuple(entries.get(label, Entry()) for label in order), d if grouped else "")
-        for d, v, entries in lines
-    )
-    notes = provenance(run, run.datasets, run.variants)
-    return Table(
-        "history-length", caption, "Variant", tuple(heads[label] for label in order), body, notes,
-        f"{run.name}-history-length",
-    )  # fmt: skip
-
-
-def history_figure(run: Run, dataset: str) -> Figure | None:
-    """The primary metric against the bins of history lengths, a line per variant; None where there are not two bins."""
-    slices = {variant: by_history(run, dataset, variant) for variant in run.variants}
-    slices = {variant: found for variant, found in slices.items() if len(found) > 1}
-    if not slices:
-        return None
-    with style():
-        figure = new_figure(FULL, 3.0)
-        axis = figure.subplots()
-        width = 0.35 / len(slices)
-        for place, (variant, found) in enumerate(slices.items()):
-            seen = look(run, variant)
-            x = np.arange(len(found)) + (place - (len(slices) - 1) / 2) * width
-            axis.errorbar(
-                x, [s.mean for s in found], yerr=[s.half for s in found], color=seen.color, marker=seen.marker,
-                linestyle=seen.linestyle, elinewidth=0.8, label=run.label(variant),
-            )  # fmt: skip
-        first = next(iter(slices.values()))
-        axis.set_xticks(range(len(first)), [f"{s.label}\n{s.users:,} users" for s in first])
-        axis.set_xlabel("Events before the test target")
-        axis.set_ylabel(metric_label(run.primary))
-        axis.set_ylim(bottom=0)
-        figure.legend(loc="outside lower center", ncols=min(4, len(slices)))
-    return figure
-
-
-def _entry(found: Slice, cells: tuple[str, ...]) -> Entry:
-    return Entry(fixed(found.mean, 4), found.mean, fixed(found.half, 4), found.half, cells=cells)
+    for cell in run.ids(dataset):
+        if run.has_column(cell, column):
+            run.check_same_users([cell, *cells])
+            return run.rows(cell, [column])[column].to_numpy()
+    return None

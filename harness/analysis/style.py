@@ -18,10 +18,14 @@ from matplotlib.figure import Figure
 from harness.analysis.rows import Run
 from harness.files import whole_file
 
-__all__ = ["FULL", "GREY", "INK", "Look", "look", "look_at", "new_figure", "png", "save", "style"]
+__all__ = ["COLUMN", "FULL", "GREY", "INK", "Look", "look", "look_at", "new_figure", "png", "save", "style"]
 
 FULL = 6.9
 """Width of a printed page's text in inches."""
+COLUMN = 3.33
+"""Width of a column of a paper with two, in inches: acmart's; IEEEtran's is 3.49."""
+SMALLEST = 7.0
+"""No text of a figure is smaller, in points at either width."""
 INK = "#222222"
 GREY = "#767676"
 
@@ -63,6 +67,7 @@ _RC = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # letters stay letters: searchable, and accepted by publishers
     "svg.hashsalt": "harness",
+    "text.parse_math": False,  # a $ in somebody's label is a $
     "image.cmap": "viridis",
 }
 
@@ -102,15 +107,17 @@ def new_figure(width: float = FULL, height: float = 2.6) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, forms: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
     """``name.pdf`` and ``name.png`` in ``folder``; the same figure gives the same bytes."""
-    with style():
-        pdf, image = folder / f"{name}.pdf", folder / f"{name}.png"
-        with whole_file(pdf) as aside:
-            figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-        with whole_file(image) as aside:
-            aside.write_bytes(png(figure))
-    return [pdf, image]
+    paths = [folder / f"{name}.{form}" for form in forms]
+    for path in paths:
+        with style(), whole_file(path) as aside:
+            if path.suffix == ".png":
+                aside.write_bytes(png(figure))
+            else:
+                dateless = {"CreationDate": None, "Producer": None, "Creator": None}
+                figure.savefig(aside, format="pdf", metadata=dateless)
+    return paths
 
 
 def png(figure: Figure, dpi: int = 200) -> bytes:

@@ -24,8 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.rows import OUTSIDE, Run, lower_is_better, metric_label
-from harness.analysis.tables import Column, Entry, Line, Table, fixed
+from harness.analysis.rows import Run, lower_is_better, metric_label
+from harness.analysis.run_folder import OUTSIDE
+from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
 
@@ -208,41 +209,6 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
     for entry in compared:
         usual[entry["dataset"]] = max(len(entry["trials"]), usual.get(entry["dataset"], 0))
     any_failed = any(trial["state"] == "failed" for entry in entries for trial in entry["trials"])
-    lines, other = [], []
-    for entry in entries:
-        trials = entry["trials"]
-        best = _best(entry, lower)
-        distances = border_distance(entry, lower)
-        nearest = min(distances, key=distances.get) if distances else None
-        pruned = sum(t["state"] == "pruned" for t in trials)
-        failed = sum(t["state"] == "failed" for t in trials)
-        epochs = sum(t.get("epochs") or 0 for t in trials)
-        seconds = sum(t.get("seconds") or 0.0 for t in trials)
-        own = own_trial(entry) if starts else None
-        own_value = None if own is None else own["value"]
-        is_own = best is not None and best is own
-        fewer = entry in compared and len(trials) < usual[entry["dataset"]]
-        entries_ = (
-            Entry(str(len(trials)), len(trials), mark=MARK if fewer else ""),
-            Entry(str(pruned), pruned),
-            *([Entry(str(failed), failed)] if any_failed else []),
-            Entry(str(epochs), epochs),
-            Entry(fixed(seconds, 0), seconds),
-            *([Entry(fixed(own_value, 4), own_value)] if starts else []),
-            Entry(fixed(best and best["value"], 4), best and best["value"]),
-            Entry(
-                "–" if best is None else f"{best['number'] + 1}{' (own)' if is_own else ''}",
-                best and best["number"] + 1,
-            ),
-            Entry(
-                "–" if nearest is None else f"{fixed(distances[nearest], 2)} ({nearest})",
-                nearest and distances[nearest],
-            ),
-        )
-        label = run.label(entry["variant"])
-        lines.append(Line(entry["variant"], label, entries_, entry["dataset"]))
-        if best is not None and run.ids(entry["dataset"], entry["variant"]) and not _was_used(run, entry):
-            other.append(f"The cells of {label} on {entry['dataset']} were not trained with these settings.")
     heads = (
         Column("trials", "Trials"),
         Column("pruned", "Pruned"),
@@ -254,6 +220,18 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
         Column("best_trial", "In trial"),
         Column("border", "Nearest border", align="l"),
     )
+    lines, other = [], []
+    for entry in entries:
+        fewer = entry in compared and len(entry["trials"]) < usual[entry["dataset"]]
+        found = _search(entry, lower, bool(starts))
+        shown = [found[head.key] for head in heads]
+        if fewer:
+            shown[0] = replace(shown[0], mark=MARK)
+        label = run.label(entry["variant"])
+        lines.append(Line(entry["variant"], label, tuple(shown), entry["dataset"]))
+        trained = run.ids(entry["dataset"], entry["variant"])
+        if trained and _best(entry, lower) is not None and not _was_used(run, entry):
+            other.append(f"The cells of {label} on {entry['dataset']} were not trained with these settings.")
     caption = (
         f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the best "
         "point lies to the border of its space (0: on it, 0.5: in the middle), for the parameter that is nearest."
@@ -262,6 +240,39 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
     mark = f"{MARK}: fewer trials than others; the comparison of what was found is not fair."
     notes = (*(() if equal_budgets(compared) else (mark,)), *other)
     return Table("tuning", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-tuning")
+
+
+def _search(entry: dict[str, Any], lower: bool, knows_own: bool) -> dict[str, Entry]:
+    """What one search cost and found, by the keys of the ledger's columns."""
+    trials = entry["trials"]
+    pruned = sum(t["state"] == "pruned" for t in trials)
+    failed = sum(t["state"] == "failed" for t in trials)
+    epochs = sum(t.get("epochs") or 0 for t in trials)
+    seconds = sum(t.get("seconds") or 0.0 for t in trials)
+    found = {
+        "trials": Entry(str(len(trials)), len(trials)),
+        "pruned": Entry(str(pruned), pruned),
+        "failed": Entry(str(failed), failed),
+        "epochs": Entry(str(epochs), epochs),
+        "seconds": Entry(fixed(seconds, 0), seconds),
+    }
+    own = own_trial(entry) if knows_own else None
+    if knows_own:
+        own_value = None if own is None else own["value"]
+        found["own"] = Entry(fixed(own_value, 4), own_value)
+    best = _best(entry, lower)
+    if best is None:
+        nothing = Entry("–")
+        return found | {"best": Entry(fixed(None, 4)), "best_trial": nothing, "border": nothing}
+    number = best["number"] + 1
+    found["best"] = Entry(fixed(best["value"], 4), best["value"])
+    found["best_trial"] = Entry(f"{number}{' (own)' if best is own else ''}", number)
+    distances = border_distance(entry, lower)
+    nearest = min(distances, key=lambda name: distances[name], default=None)
+    found["border"] = (
+        Entry("–") if nearest is None else Entry(f"{fixed(distances[nearest], 2)} ({nearest})", distances[nearest])
+    )
+    return found
 
 
 def _best(entry: dict[str, Any], lower: bool) -> dict[str, Any] | None:

@@ -9,34 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.efficiency import (
-    MEASUREMENTS,
-    Efficiency,
-    efficiency_tables,
-    is_efficiency,
-    load_efficiency,
-)
+from harness.analysis.artefacts import Failures, make_tables
+from harness.analysis.efficiency import MEASUREMENTS, Efficiency, is_efficiency, load_efficiency
+from harness.analysis.render import FILES, TWO_COLUMN, render
+from harness.analysis.render.latex import widths_of
 from harness.analysis.rows import Run, load_run
-from harness.analysis.study_tables import study_tables
-from harness.analysis.tables import Line, Table, render
+from harness.analysis.run_folder import LISTS
+from harness.analysis.table import Line, Table
 from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
 from harness.files import file_digest, read_json, write_json
-from harness.tasks.action_metrics import FAMILIES
+from harness.registry import REGISTRIES
 
 __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_efficiency_evidence", "write_evidence"]
 
 EVIDENCE = "evidence.json"
 """Beside the report: SHA-256 of every file that it was derived from."""
-_FILES = (
-    "rows.parquet",
-    "history.csv",
-    "attention.parquet",
-    "noise.parquet",
-    "decoding.json",
-    "examples.json",
-    "cost.json",
-)
+_NOT_EVIDENCE = ("cell.json", "metrics.json", "model.safetensors")
+"""Files of a cell that no table or figure is derived from."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ def _verify_efficiency(found: Efficiency) -> list[Check]:
     noted, path = _evidence(found.path), found.path / MEASUREMENTS
     same = noted.get(MEASUREMENTS) == file_digest(path)
     measured = Check(MEASUREMENTS, "" if same else f"{path} is not the file that the report was derived from")
-    return [measured, *_file_checks(found.path, efficiency_tables(found))]
+    return [measured, *_table_checks(found)]
 
 
 def _evidence(run_dir: Path) -> dict[str, Any]:
@@ -134,7 +124,7 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
     if is_efficiency(run_dir):
         raise InputError(f"every number of {run_dir} comes from its {MEASUREMENTS}; there are no cells to trace")
     run = load_run(run_dir)
-    tables = {t.name: t for t in study_tables(run)}
+    tables = {found.name: found for _, found in make_tables(run, Failures())}
     if table not in tables:
         raise InputError(f"no table '{table}' in {run_dir}; {nearest(table, tables)}")
     found = tables[table]
@@ -161,7 +151,8 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: file_digest(folder / name) for name in _FILES if (folder / name).exists()}
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {path.name: file_digest(path) for path in files if path.name not in _NOT_EVIDENCE}
 
 
 def _cell_problem(run: Run, cell: str, noted: dict[str, str] | None) -> str:
@@ -170,6 +161,8 @@ def _cell_problem(run: Run, cell: str, noted: dict[str, str] | None) -> str:
         return "finished after the report was written; write the report again"
     now = _digests(folder)
     for name in sorted(noted.keys() | now.keys()):
+        if name not in now and name == LISTS:
+            continue  # a copy may leave them out, as the weights; tables that need them show it
         if name not in now:
             return f"{folder / name} is gone"
         if now[name] != noted.get(name):
@@ -187,7 +180,7 @@ def _metrics_problem(run: Run, cell: str) -> str:
             for metric, stored in values.items():
                 if run.task == "retrieval":
                     derived = run.metric(cell, metric, phase, group)
-                elif metric in FAMILIES:
+                elif metric in REGISTRIES["metrics"].names():
                     derived = run.metric(cell, metric if group == "mean" else f"{metric}/{group}", phase)
                 else:
                     continue  # a count that goes with a metric
@@ -203,26 +196,27 @@ def _same(stored: float | None, derived: float) -> bool:
     return math.isclose(stored, derived, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _table_checks(run: Run) -> Iterator[Check]:
-    try:
-        tables = study_tables(run)
-    except InputError as error:
-        yield Check("tables", f"can't be derived: {error}")
-        return
-    yield from _file_checks(run.path, tables)
+def _table_checks(subject: Run | Efficiency) -> Iterator[Check]:
+    failures = Failures()
+    for maker, table in make_tables(subject, failures):
+        if not maker.page_only:
+            yield from _file_checks(subject.path / "tables", table)
+    yield from (Check(failure.what, f"can't be derived: {failure.kind}: {failure.message}") for failure in failures)
 
 
-def _file_checks(run_dir: Path, tables: list[Table]) -> Iterator[Check]:
-    for table in tables:
-        for form in ("tex", "md", "csv"):
-            path = run_dir / "tables" / f"{table.name}.{form}"
-            yield Check(f"tables/{path.name}", _file_problem(path, render(table, form)))
+def _file_checks(folder: Path, table: Table) -> Iterator[Check]:
+    for form, name in FILES.items():
+        path = folder / name.format(table.name)
+        if form == TWO_COLUMN and not path.parent.exists():
+            continue  # a report from before there was this form
+        yield Check(f"tables/{path.relative_to(folder)}", _file_problem(path, table, form))
 
 
-def _file_problem(path: Path, expected: str) -> str:
+def _file_problem(path: Path, table: Table, form: str) -> str:
     if not path.exists():
         return "is missing; write the report again"
     found = path.read_bytes()
+    expected = render(table, form, widths_of(found.decode(errors="replace")))
     if found == expected.encode():
         return ""
     lines = zip(found.decode(errors="replace").splitlines(), expected.splitlines(), strict=False)

@@ -51,7 +51,7 @@ def _of_actions(run: Run, dataset: str) -> list[str]:
                 f"On {dataset}, few test events (fewer than {FEW_POSITIVES}) have the action: {', '.join(few)}. Its "
                 "metrics, and each mean over actions that holds it, rest on them."
             )
-        users = {action: run.metric(cell, f"gauc_users/{action}") for action in positives.index}
+        users = run.gauc_users(cell)
         few = [f"{action} ({int(number)})" for action, number in users.items() if number < FEW_USERS]
         if few and any(metric.partition("/")[0] == "gauc" for metric in run.metrics):
             sentences.append(

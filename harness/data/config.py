@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from harness.data.actions import parse_rule
+from harness.errors import nearest
+from harness.registry import REGISTRIES
 from harness.settings import Settings
 
 __all__ = ["Columns", "DataConfig"]
@@ -25,10 +27,13 @@ class Columns(Settings):
 class DataConfig(Settings):
     """The settings under ``data:`` of a study. The defaults are the field's leave-one-out protocol."""
 
-    split: Literal["leave-one-out", "temporal", "within-user", "given"] = "leave-one-out"
-    """leave-one-out: each user's last event is the test target, the one before it the validation target.
+    split: str = "leave-one-out"
+    """A registered splitter (`harness list splitters`).
+    leave-one-out: each user's last event is the test target, the one before it the validation target.
     temporal: two points in time, the same for all users. within-user: each user's last events.
     given: as the data set's own files of training, validation and test events say."""
+    split_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of a splitter that has some."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of events between training and test; temporal and within-user only."""
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -58,9 +63,18 @@ class DataConfig(Settings):
     def _named_where_set(self, handler: Any) -> dict[str, Any]:
         """A setting that came later is named only where it is set: the cells of other studies keep their ids."""
         values = handler(self)
-        if self.columns is None:
-            values.pop("columns", None)
+        for name, unset in (("columns", None), ("split_options", {})):
+            if getattr(self, name) == unset:
+                values.pop(name, None)
         return values
+
+    @field_validator("split")
+    @classmethod
+    def _known_split(cls, value: str) -> str:
+        known = REGISTRIES["splitters"].names()
+        if value not in known:
+            raise ValueError(f"unknown split '{value}'; {nearest(value, known)}")
+        return value
 
     @field_validator("actions")
     @classmethod

@@ -163,39 +163,20 @@ def build_log(
     notes = list(raw.notes)
     if config.split == "given":
         _check_overlap(raw)
-    order = _order(raw.user, raw.time, raw.part, config)
-    kept = _core(raw, _without_repeats(raw, order, config.duplicates or duplicates, notes), config, notes)
-    if len(kept) == len(raw.item) and _by_appearance(raw.user, raw.users) and _by_appearance(raw.item, raw.items):
-        user, item, users, items = raw.user, raw.item, raw.users, raw.items
-        kept = order
-    else:
-        user, seen = pd.factorize(raw.user[kept])
-        users = raw.users[seen]
-        item, seen = pd.factorize(raw.item[kept])
-        items = raw.items[seen]
-        order = _order(user, *(None if values is None else values[kept] for values in (raw.time, raw.part)), config)
-        kept = kept[order]
-    user, item = user[order], item[order].astype(np.int64) + 1
+    kept, user, item, users, items = _arranged(raw, config, duplicates, notes)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
     part = None if raw.part is None else raw.part[kept]
     time = tied = None
     if raw.time is not None:
-        ticks = raw.time[kept]
-        time = np.floor_divide(ticks, raw.ticks).astype(np.int64) if raw.ticks > 1 else np.floor(ticks).astype(np.int64)
-        tied = np.zeros(len(item), dtype=bool)
-        tied[1:] = (ticks[1:] == ticks[:-1]) & (user[1:] == user[:-1])
-        del ticks
+        time, tied = _times(raw.time[kept], raw.ticks, user)
     else:
         notes.append("the source has no times: the order of the file is taken as the order of events")
     if config.ties == "random":
         notes.append(f"events of a user at the same time were shuffled once with seed {config.tie_seed}")
-    del user, order
+    del user
 
     rules = rules if config.actions is None else config.actions
-    actions = None
-    if rules:
-        actions = apply_rules(rules, {key: values[kept] for key, values in raw.columns.items()}, str(raw.path))
-        notes.extend(_constant_actions(tuple(rules), actions))
+    actions = _actions(raw, kept, rules, notes) if rules else None
 
     items = np.concatenate([[""], items])
     _check_described(raw, items, notes)
@@ -217,6 +198,35 @@ def build_log(
         fingerprint=fingerprint("log 1", users, items, offsets, item, time, np.array(list(rules), dtype=str), actions),
         notes=tuple(notes),
     )
+
+
+def _arranged(
+    raw: RawLog, config: DataConfig, duplicates: str, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that are left, in their final order: (N,) rows of ``raw``, (N,) users from 0, (N,) items from 1, and
+    the (U,) and (I,) ids of these."""
+    order = _order(raw.user, raw.time, raw.part, config)
+    kept = _core(raw, _without_repeats(raw, order, config.duplicates or duplicates, notes), config, notes)
+    if len(kept) == len(raw.item) and _by_appearance(raw.user, raw.users) and _by_appearance(raw.item, raw.items):
+        user, item, users, items = raw.user, raw.item, raw.users, raw.items
+        kept = order
+    else:
+        user, seen = pd.factorize(raw.user[kept])
+        users = raw.users[seen]
+        item, seen = pd.factorize(raw.item[kept])
+        items = raw.items[seen]
+        time, part = (None if values is None else values[kept] for values in (raw.time, raw.part))
+        order = _order(user, time, part, config)
+        kept = kept[order]
+    return kept, user[order], item[order].astype(np.int64) + 1, users, items
+
+
+def _times(ticks: np.ndarray, to_a_second: int, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int64 seconds, and (N,) bool: whether an event has the time of the user's event before it."""
+    seconds = np.floor_divide(ticks, to_a_second) if to_a_second > 1 else np.floor(ticks)
+    tied = np.zeros(len(ticks), dtype=bool)
+    tied[1:] = (ticks[1:] == ticks[:-1]) & (user[1:] == user[:-1])
+    return seconds.astype(np.int64), tied
 
 
 def _without_repeats(raw: RawLog, order: np.ndarray, rule: str, notes: list[str]) -> np.ndarray:
@@ -345,14 +355,14 @@ def _order(user: np.ndarray, time: np.ndarray | None, part: np.ndarray | None, c
     return np.lexsort([time, user])
 
 
-def _constant_actions(names: tuple[str, ...], actions: np.ndarray) -> list[str]:
-    rates = actions.mean(axis=0)
-    return [
-        f"action '{name}' {'never occurs' if rate == 0 else 'occurs in every event'}: "
-        "its normalized entropy and AUC are undefined"
-        for name, rate in zip(names, rates, strict=True)
-        if rate in (0, 1)
-    ]
+def _actions(raw: RawLog, kept: np.ndarray, rules: Mapping[str, str], notes: list[str]) -> np.ndarray:
+    """(N, A) uint8, with a note on each action that is constant."""
+    actions = apply_rules(rules, {key: values[kept] for key, values in raw.columns.items()}, str(raw.path))
+    for name, rate in zip(rules, actions.mean(axis=0), strict=True):
+        if rate in (0, 1):
+            often = "never occurs" if rate == 0 else "occurs in every event"
+            notes.append(f"action '{name}' {often}: its normalized entropy and AUC are undefined")
+    return actions
 
 
 def _item_table(

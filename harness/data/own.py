@@ -12,8 +12,9 @@ from pyarrow import parquet
 
 from harness.data.atomic import read_atomic_rows, read_item_texts
 from harness.data.config import Columns
-from harness.data.formats import FORMATS, PACKED, format_of, known_endings, read_events, read_texts
+from harness.data.formats import FORMATS, format_of, known_endings, read_events, read_texts
 from harness.data.log import RawLog
+from harness.data.packed import PACKED
 from harness.data.readers import text_of, text_sequences
 from harness.data.roles import find_roles
 from harness.data.rows import raw_log

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.data.atomic import write_atomic_log
-from harness.data.datasets import DATASETS, Counts, DatasetSpec, Download, Form, find_files, read_files
+from harness.data.datasets import Counts, DatasetSpec, Download, Form, find_files, known, read_files
 from harness.data.synthetic import SYNTHETIC
 from harness.errors import InputError, nearest
 from harness.files import file_digest, whole_file, writing
@@ -54,11 +54,11 @@ def prepare(name: str, root: Path, source: Path | None = None, progress: Progres
     Raises:
         InputError: an unknown name, files that are not there, a download that failed or has the wrong checksum.
     """
-    if name not in DATASETS:
+    if name not in known():
         if name.partition(":")[0] in SYNTHETIC:
             raise InputError(f"data set '{name}' is made when it is used; there is nothing to prepare")
-        raise InputError(f"unknown data set '{name}'; {nearest(name, DATASETS)}")
-    spec = DATASETS[name]
+        raise InputError(f"unknown data set '{name}'; {nearest(name, known())}")
+    spec = known()[name]
     form, files = _obtain(spec, root, source, progress)
     raw = read_files(spec, form, files)
     if spec.prepare_atomic and form in spec.forms and form.files["events"].endswith(".json.gz"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.data.config import Columns
 from harness.data.histories import check_histories
@@ -16,7 +17,10 @@ from harness.data.times import NUMBER, read_times
 from harness.errors import InputError
 from harness.files import file_digest
 
-__all__ = ["EventRows", "raw_log"]
+__all__ = ["ID", "EventRows", "faulty", "raw_log"]
+
+ID = pa.dictionary(pa.int32(), pa.string())
+"""How ids are held."""
 
 
 @dataclass
@@ -35,6 +39,19 @@ class EventRows:
     """Whether the file says which columns are numbers."""
 
 
+def faulty(rows: EventRows) -> bool:
+    """Whether an id is empty, or a text holds a NUL (numpy cuts NULs off its end, so that two ids could become one)."""
+    ids = {rows.roles["user"], rows.roles["item"]}
+    for name in rows.data.column_names:
+        for chunk in rows.data[name].chunks:
+            words = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+            if pa.types.is_string(words.type) and (
+                pc.any(pc.match_substring(words, "\0")).as_py() or (name in ids and pc.any(pc.equal(words, "")).as_py())
+            ):
+                return True
+    return False
+
+
 def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawLog:
     """The events of one file, or of three: training, validation, test. Empties ``tables``, to save memory.
 
@@ -44,12 +61,7 @@ def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawL
     """
     first = tables[0]
     roles = first.roles
-    for table in tables[1:]:
-        if table.roles != roles:
-            raise InputError(
-                f"{table.path}: users, items and times are in the columns {_listed(table.roles)}, but of "
-                f"{first.path.name} in {_listed(roles)}; write the files alike"
-            )
+    _check_alike(tables)
     sizes = [table.data.num_rows for table in tables]
     ends = np.cumsum(sizes)
 
@@ -93,15 +105,28 @@ def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawL
     raw.columns = {name: _values(data.pop(name), typed) for name in list(data)}
     pa.default_memory_pool().release_unused()
     if columns and columns.rating is not None:
-        rating = raw.columns[roles["rating"]]
-        if rating.dtype.kind not in "fi":
-            row, text = next((n, text) for n, text in enumerate(rating) if not NUMBER.fullmatch(text))
-            raise InputError(
-                f"{where(row)}, column '{roles['rating']}': the rating {text[:40]!r} is not a number; fix it or drop "
-                "the line"
-            )
-        raw.columns["rating"] = rating
+        raw.columns["rating"] = _ratings(raw.columns[roles["rating"]], roles["rating"], where)
     return raw
+
+
+def _check_alike(tables: Sequence[EventRows]) -> None:
+    first = tables[0]
+    for table in tables[1:]:
+        if table.roles != first.roles:
+            raise InputError(
+                f"{table.path}: users, items and times are in the columns {_listed(table.roles)}, but of "
+                f"{first.path.name} in {_listed(first.roles)}; write the files alike"
+            )
+
+
+def _ratings(ratings: np.ndarray, column: str, where: Callable[[int], str]) -> np.ndarray:
+    """``ratings``, which must be numbers."""
+    if ratings.dtype.kind not in "fi":
+        row, text = next((n, text) for n, text in enumerate(ratings) if not NUMBER.fullmatch(text))
+        raise InputError(
+            f"{where(row)}, column '{column}': the rating {text[:40]!r} is not a number; fix it or drop the line"
+        )
+    return ratings
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -1,24 +1,24 @@
-"""Training, validation and test parts of a log, as three boundaries per user."""
+"""Training, validation and test parts of a log, as three boundaries per user.
+
+How they are drawn is a splitter's matter: :mod:`harness.data.splitters`.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 from harness.data.config import DataConfig
 from harness.data.log import EventLog, fingerprint
+from harness.data.splitters import find_splitter
 from harness.errors import InputError
 
 __all__ = ["Phase", "Split", "make_split"]
 
 Phase = Literal["train", "valid", "test"]
-
-LEAVE_ONE_OUT_MINIMUM = 3
-"""One event to train on, one to validate, one to test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +69,12 @@ def make_split(log: EventLog, config: DataConfig) -> Split:
         InputError: users with fewer than three events under leave-one-out (unless ``short_users`` says what
             to do), a temporal split of a log without times, a part without any event.
     """
-    start, end = log.offsets[:-1], log.offsets[1:]
-    if config.split == "leave-one-out":
-        bounds = _leave_one_out(log, start, end, config)
-    elif config.split == "given":
-        bounds = _given(log, start)
-    elif config.split == "temporal":
-        bounds = _temporal(log, start, config)
-    else:
-        bounds = _within_user(start, end, config)
+    splitter = find_splitter(config.split)
+    splitter.options(config)  # refuses what it does not know, also where it reads none
+    bounds = splitter.bounds(log, config)
+    _check(log, config, bounds)
     train_end, valid_end, test_end = bounds
-    for phase, first, last in (("training", start, train_end), ("test", valid_end, test_end)):
+    for phase, first, last in (("training", log.offsets[:-1], train_end), ("test", valid_end, test_end)):
         if not (last > first).any():
             raise InputError(
                 f"{log.name}: the {config.split} split leaves no {phase} event; use more data or another data.split"
@@ -87,6 +82,18 @@ def make_split(log: EventLog, config: DataConfig) -> Split:
     name = config.split
     split = Split(name, log.offsets, *bounds, fingerprint("split 1", name, log.fingerprint, *bounds))
     return replace(split, notes=_notes(log, split))
+
+
+def _check(log: EventLog, config: DataConfig, bounds: tuple[np.ndarray, ...]) -> None:
+    """Whether a splitter's boundaries are three per user, and follow each other within the user's events."""
+    start, end = log.offsets[:-1], log.offsets[1:]
+    shaped = len(bounds) == 3 and all(np.shape(bound) == start.shape for bound in bounds)
+    places = (start, *bounds, end)
+    if not (shaped and all((low <= high).all() for low, high in pairwise(places))):
+        raise InputError(
+            f"{log.name}: the splitter '{config.split}' must give three boundaries per user with start <= train_end <= "
+            "valid_end <= test_end <= end; mend the splitter"
+        )
 
 
 def _notes(log: EventLog, split: Split) -> tuple[str, ...]:
@@ -109,61 +116,3 @@ def _notes(log: EventLog, split: Split) -> tuple[str, ...]:
             f"of a user's test events the last alone is ranked: {targets} of {len(users)} test events are targets"
         )
     return tuple(notes)
-
-
-def _given(log: EventLog, start: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The parts of the source's own files, which must lie one after the other in time."""
-    user = np.repeat(np.arange(log.n_users), log.lengths)
-    early = np.flatnonzero((log.part[1:] < log.part[:-1]) & (user[1:] == user[:-1]))
-    if len(early):
-        names = ("training", "validation", "test")
-        event = early[0]
-        moments = [datetime.fromtimestamp(int(log.time[e]), UTC).isoformat() for e in (event, event + 1)]
-        raise InputError(
-            f"{log.name}: the data set's own split is not in order: user '{log.users[user[event]]}' has a "
-            f"{names[log.part[event]]} event at {moments[0]} before a {names[log.part[event + 1]]} event at "
-            f"{moments[1]} ({len(early)} such places); choose another data.split, such as leave-one-out"
-        )
-    ends = [start + np.add.reduceat((log.part <= part).astype(np.int64), start) for part in (0, 1)]
-    return ends[0], ends[1], log.offsets[1:].copy()
-
-
-def _leave_one_out(log: EventLog, start: np.ndarray, end: np.ndarray, config: DataConfig) -> tuple[np.ndarray, ...]:
-    short = end - start < LEAVE_ONE_OUT_MINIMUM
-    train_end, valid_end, test_end = end - 2, end - 1, end
-    if short.any():
-        if config.short_users == "error":
-            first = int(np.argmax(short))
-            raise InputError(
-                f"{log.name}: {short.sum()} users have fewer than {LEAVE_ONE_OUT_MINIMUM} events, which leave-one-out "
-                f"needs (user '{log.users[first]}' has {end[first] - start[first]}); set data.short_users to 'train' "
-                f"or 'drop', or data.min_user_events to {LEAVE_ONE_OUT_MINIMUM}"
-            )
-        whole = end if config.short_users == "train" else start
-        train_end, valid_end, test_end = (np.where(short, whole, bound) for bound in (train_end, valid_end, test_end))
-    return train_end, valid_end, test_end
-
-
-def _temporal(log: EventLog, start: np.ndarray, config: DataConfig) -> tuple[np.ndarray, ...]:
-    """Two moments between which ``valid_fraction`` of all events lie, after which ``test_fraction`` of them."""
-    if log.time is None:
-        raise InputError(f"{log.name}: the temporal split needs times, which this data set lacks; use another one")
-    ordered = np.sort(log.time)
-    ends = []
-    for after in (config.valid_fraction + config.test_fraction, config.test_fraction):
-        moment = ordered[_share(len(ordered), 1 - after)]
-        ends.append(start + np.add.reduceat((log.time < moment).astype(np.int64), start))
-    return ends[0], ends[1], log.offsets[1:].copy()
-
-
-def _within_user(start: np.ndarray, end: np.ndarray, config: DataConfig) -> tuple[np.ndarray, ...]:
-    """The first events of each user train, at least one; short users may have no validation or test part."""
-    length = end - start
-    train = np.maximum(_share(length, 1 - config.valid_fraction - config.test_fraction), 1)
-    valid = np.maximum(_share(length, 1 - config.test_fraction), train)
-    return start + train, start + valid, end.copy()
-
-
-def _share(count, share: float):
-    """``floor(count * share)``, unharmed by fractions such as 1 - 0.1 - 0.1 that are a hair off."""
-    return math.floor(count * share + 1e-9) if np.isscalar(count) else np.floor(count * share + 1e-9).astype(np.int64)

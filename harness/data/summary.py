@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.datasets import DATASETS, Counts
+from harness.data.datasets import Counts, known
 from harness.data.log import EventLog
 from harness.data.splits import Split
 
@@ -16,12 +16,12 @@ __all__ = ["describe"]
 
 def describe(log: EventLog, split: Split) -> dict[str, Any]:
     """Counts, lengths, ties, actions, parts and fingerprints, ready for JSON. What is not known is None."""
-    lengths, known = log.lengths, DATASETS.get(log.name)
+    lengths, spec = log.lengths, known().get(log.name)
     counts = Counts(log.n_users, log.n_items, log.n_events)
     published = _published(log)
     return {
         "name": log.name,
-        "title": DATASETS[log.name].title if log.name in DATASETS else log.name,
+        "title": spec.title if spec else log.name,
         "users": counts.users,
         "items": counts.items,
         "events": counts.events,
@@ -43,14 +43,14 @@ def describe(log: EventLog, split: Split) -> dict[str, Any]:
         else {"users": published.users, "items": published.items, "events": published.events},
         "differences": {} if published is None else published.differences(counts),
         "fingerprints": {"files": log.files, "log": log.fingerprint, "split": split.fingerprint},
-        "licence": known.licence if known else None,
-        "citation": known.citation if known else None,
+        "licence": spec.licence if spec else None,
+        "citation": spec.citation if spec else None,
         "notes": [*log.notes, *split.notes],
     }
 
 
 def _published(log: EventLog) -> Counts | None:
-    return DATASETS[log.name].forms[0].published if log.name in DATASETS else None
+    return known()[log.name].forms[0].published if log.name in known() else None
 
 
 def _distinct_pairs(log: EventLog) -> int:

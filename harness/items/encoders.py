@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from harness.data.log import EventLog
     from harness.data.splits import Split
 
-__all__ = ["ItemData", "embed", "embedding_key", "training_items"]
+__all__ = ["ItemData", "embed", "embedding_key", "main_axes", "training_items"]
 
 Encoder = TfidfSvd | SentenceEncoder | WordLlama | RandomVectors | Cooccurrence | FileVectors | Fused
 
@@ -204,10 +204,10 @@ def _cooccurrence(data: ItemData, config: Cooccurrence, where: str) -> np.ndarra
             f"{where}.dim is {config.dim}, but only {room + 1} items have companions in the users' training events, "
             f"which allow at most {max(room, 0)}; {remedy}"
         )
-    return _svd(rows, rows, config.dim, data.config.seed)
+    return main_axes(rows, rows, config.dim, data.config.seed)
 
 
-def _svd(fitted: Any, rows: Any, dim: int, seed: int) -> np.ndarray:
+def main_axes(fitted: Any, rows: Any, dim: int, seed: int) -> np.ndarray:
     """Sparse ``rows`` (I, D) on the ``dim`` main axes of ``fitted`` (n, D), scaled to length 1 (or 0: an empty row)."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.preprocessing import normalize
@@ -273,7 +273,7 @@ def _tfidf_svd(
             f"{where}.dim is {config.dim}, but {fitted.shape[0]} items to fit on with {fitted.shape[1]} terms "
             f"allow at most {room}; {remedy}"
         )
-    return _svd(fitted, words.transform(texts), config.dim, seed)  # (I, d)
+    return main_axes(fitted, words.transform(texts), config.dim, seed)  # (I, d)
 
 
 def _require(package: str, extra: str, config: Encoder) -> None:

@@ -17,17 +17,20 @@ from harness.interface import Recommender, Task
 from harness.items.config import ItemsConfig
 from harness.registry import load_model
 from harness.settings import Settings, parse
-from harness.study.design import Study, merged
+from harness.study.design import Study
+from harness.study.loading import merged
 from harness.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes
 
-__all__ = ["FORMAT", "MEASURED", "Arm", "Cell", "Inputs", "check_needs", "make_arm", "make_cells", "resolved"]
+__all__ = ["FORMAT", "MEASURED", "SALT", "Arm", "Cell", "Inputs", "check_needs", "make_arm", "make_cells", "resolved"]
 
-FORMAT = 1
-"""Of a cell directory; raised when an old cell can no longer be read."""
-MEASURED = ("attention", "noise", "decoding_audit")
+FORMAT = 2
+"""Of a cell directory: what a reader finds there. 2: `lists.parquet`. It is no part of a cell's identity."""
+SALT = 1
+"""A constant part of every identity, under the key ``format``: cells of format 1 keep their ids."""
+MEASURED = ("attention", "noise", "decoding_audit", "probes")
 """Parts of a cell's identity that say what is measured on the trained model, and leave the training alone."""
 
 
@@ -144,6 +147,7 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
     log, split = inputs.split(dataset, arm.data)
     codes = inputs.codes(dataset, arm)
     identity = {
+        "format": SALT,
         **resolved(study, dataset, arm),
         "seed": seed,
         "fingerprints": {
@@ -159,7 +163,6 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
 def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
     """All that decides the result of an arm's cells but the seed and the content of the data."""
     return {
-        "format": FORMAT,
         "task": study.task,
         "dataset": dataset,
         "model": arm.model_name,
@@ -173,6 +176,7 @@ def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:
         # Named only where they are asked for, so that the cells of other studies keep their ids.
         **({"noise": study.noise.model_dump(mode="json")} if study.noise else {}),
         **({"decoding_audit": True} if study.decoding_audit else {}),
+        **({"probes": {n: study.measured[n].model_dump(mode="json") for n in study.probes}} if study.probes else {}),
     }
 
 

@@ -1,37 +1,25 @@
-"""A study file: the declared design, its presets, and changes made to it on the command line."""
+"""What a study declares: its design, and that of a measurement of speed; read by :mod:`harness.study.loading`."""
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
+from harness.analysis.pairs import declared_pairs
 from harness.data.config import DataConfig
 from harness.errors import InputError, nearest
 from harness.items.config import ItemsConfig
+from harness.metrics import check_metric, find, lower_is_better
+from harness.probes.base import find_probe
+from harness.probes.shipped import NoiseOptions
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
-__all__ = [
-    "EfficiencyStudy",
-    "Noise",
-    "Space",
-    "Study",
-    "Variant",
-    "checked_names",
-    "load_efficiency",
-    "load_study",
-    "measures_efficiency",
-    "merged",
-    "study_files",
-    "study_name",
-]
+__all__ = ["EFFICIENCY", "NAME", "EfficiencyStudy", "Space", "Study", "Variant", "checked_names"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
@@ -42,6 +30,7 @@ OWN_TABLES = (
         "per-action",
         "candidates",
         "history-length",
+        "targets",
         "published",
         "tuning",
         "cost",
@@ -51,8 +40,6 @@ OWN_TABLES = (
 """Names of tables that the analysis writes by itself."""
 EFFICIENCY = "efficiency"
 """The task of studies that measure speed."""
-DOTTED = {"common": 1, "datasets": 2, "search": 2, "tuned": 3, "variants": 3}
-"""Key of a study file -> how many names lead from there to settings, whose own names may hold dots."""
 
 
 class Variant(Settings):
@@ -116,22 +103,6 @@ class Space(Settings):
         return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
 
 
-class Noise(Settings):
-    """The noise experiment: random items are put into the test histories (harness.tasks.noise)."""
-
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
-    """Of what a model reads, how much is injected; 0, the undisturbed history, is always among them."""
-    seed: int = Field(0, ge=0)
-    """Draws items and places, the same for every variant and seed of the study."""
-
-    @field_validator("shares")
-    @classmethod
-    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= share < 1 for share in value):
-            raise ValueError("shares of injected events lie from 0 to below 1, as in [0, 0.1, 0.3]")
-        return tuple(sorted({0.0, *value}))
-
-
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -164,10 +135,13 @@ class Study(Settings):
     """The metric that picks the epoch on validation, and that the tests are about."""
     attention: bool = False
     """Measure attention on the test histories, for the models that show it."""
-    noise: Noise | None = None
+    noise: NoiseOptions | None = None
     """Put random items into the test histories and measure what that does (retrieval only)."""
     decoding_audit: bool = False
     """Compare free, constrained and exact decoding on test histories, for the models that emit codes."""
+    probes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What else is measured on the trained models: a registered probe -> its options. ``attention``, ``noise`` and
+    ``decoding`` may stand here instead of under the three keys above."""
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
@@ -238,6 +212,21 @@ class Study(Settings):
             raise ValueError("seeds are a number of them, or a list of different whole numbers from 0 on")
         return tuple(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shipped_probes(cls, raw: Any) -> Any:
+        """Takes the probes that have keys of their own out of ``probes``, so that a study is one however it is put."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("probes"), dict):
+            return raw
+        raw, probes = dict(raw), {name: options or {} for name, options in raw["probes"].items()}
+        for name, key in (("attention", "attention"), ("noise", "noise"), ("decoding", "decoding_audit")):
+            if name in probes:
+                options = probes.pop(name)
+                if name != "noise" and options:
+                    raise ValueError(f"probes: '{name}' has no options, but '{next(iter(options))}' is set")
+                raw[key] = options if name == "noise" else True
+        return raw | {"probes": probes}
+
     @field_validator("variants")
     @classmethod
     def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
@@ -254,17 +243,38 @@ class Study(Settings):
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
+        for name in self.measured:
+            if self.task not in find_probe(name).tasks and name in self.probes:
+                raise ValueError(f"probe '{name}' does not measure models of task '{self.task}'; leave it out")
         known = _check_metrics(self.task, (*self.metrics, self.primary))
         object.__setattr__(self, "metrics", known[:-1])
         object.__setattr__(self, "primary", known[-1])
         if self.primary not in self.metrics:
             raise ValueError(f"primary '{self.primary}' is not among the metrics {', '.join(self.metrics)}")
+        if not find(self.primary).in_validation:
+            raise ValueError(
+                f"primary '{self.primary}' can't choose the epoch: it is computed from what a cell keeps of the test "
+                "part; choose a metric of ranks, as in 'ndcg@10'"
+            )
         object.__setattr__(self, "tables", {name: self._table(name, choice) for name, choice in self.tables.items()})
         _check_names("search", "variant", self.search, self.variants)
         _check_names("tuned", "data set", self.tuned, self.datasets)
         for dataset, settings in self.tuned.items():
             _check_names(f"tuned, '{dataset}'", "variant", settings, self.variants)
         return self
+
+    @property
+    def measured(self) -> dict[str, Settings]:
+        """What is measured on the trained models: probe -> its options."""
+        found: dict[str, Settings] = {"attention": Settings()} if self.attention else {}
+        found |= {"noise": self.noise} if self.noise else {}
+        found |= {"decoding": Settings()} if self.decoding_audit else {}
+        for name, options in self.probes.items():
+            try:
+                found[name] = parse(find_probe(name).Options, options, f"probes.{name}")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return found
 
     def _check_contrasts(self) -> None:
         if isinstance(self.contrasts, str):
@@ -294,17 +304,11 @@ class Study(Settings):
     @property
     def higher_is_better(self) -> bool:
         """Of the primary metric."""
-        if self.task == "retrieval":
-            return True
-        from harness.tasks.action_metrics import higher_is_better
-
-        return higher_is_better(self.primary)
+        return not lower_is_better(self.primary)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs (arm, than) that are compared on each data set."""
-        from harness.analysis.rows import declared_pairs
-
         return declared_pairs(self.variants, self.control, self.references, self.contrasts)
 
     def label(self, variant: str) -> str:
@@ -380,187 +384,7 @@ def _check_names(where: str, kind: str, names: Iterable[str], known: Iterable[st
 
 
 def _check_metrics(task: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    if task == "retrieval":
-        from harness.tasks.ranking_metrics import check_metric
-    else:
-        from harness.tasks.action_metrics import check_metric
     try:
-        return tuple(check_metric(name) for name in names)
+        return tuple(check_metric(name, task) for name in names)
     except InputError as error:
         raise ValueError(str(error)) from None
-
-
-def study_files() -> dict[str, Path]:
-    """The studies that ship, by name."""
-    folder = Path(str(resources.files("harness.studies")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.stem != "claims"}
-
-
-def load_study(
-    name: str,
-    *,
-    preset: str = "default",
-    settings: tuple[str, ...] = (),
-    seeds: str | None = None,
-    datasets: tuple[str, ...] = (),
-) -> Study:
-    """The study called ``name`` (or the file of that path) under a preset and the command line's changes.
-
-    Raises:
-        InputError: no such study, file, preset or key; or a value that does not fit.
-    """
-    raw, where = _changed(name, preset, settings, Study)
-    if raw.get("task") == EFFICIENCY:
-        raise InputError(f"{where} measures speed and trains nothing; `harness run`, `report` and `verify` take it")
-    if seeds is not None:
-        raw["seeds"] = _parse_seeds(seeds)
-    if datasets:
-        known = raw.get("datasets") or {}
-        raw["datasets"] = {d: known.get(d, {}) if isinstance(known, dict) else {} for d in datasets}
-        _narrow(raw, datasets)
-    return parse(Study, raw, where)
-
-
-def load_efficiency(name: str, *, preset: str = "default", settings: tuple[str, ...] = ()) -> EfficiencyStudy:
-    """The same of a study that measures speed."""
-    raw, where = _changed(name, preset, settings, EfficiencyStudy)
-    return parse(EfficiencyStudy, raw, where)
-
-
-def measures_efficiency(name: str) -> bool:
-    """Whether the study called ``name``, or the study file of that path, measures speed."""
-    return _read(name).get("task") == EFFICIENCY
-
-
-def _changed(name: str, preset: str, settings: tuple[str, ...], kind: type[Settings]) -> tuple[dict[str, Any], str]:
-    """The study file under a preset and ``--set``, and how errors call it."""
-    raw = _read(name)
-    where = f"study '{name}'"
-    presets = raw.pop("presets", None) or {}
-    if not isinstance(presets, dict) or not all(isinstance(found, dict | None) for found in presets.values()):
-        raise InputError(f"{where}: 'presets' maps names to changes of the file, as in {{smoke: {{seeds: 2}}}}")
-    presets = {str(key): changes or {} for key, changes in presets.items()}
-    if preset != "default" and preset not in presets:
-        raise InputError(f"{where} has no preset '{preset}'; {nearest(preset, [*presets, 'default'])}")
-    changes = presets.get(preset, {})
-    new = [variant for variant, found in _mapping(changes, "variants").items() if found is not None]
-    declared = {str(variant) for variant in (*_mapping(raw, "variants"), *new)}
-    raw = merged(raw, changes)
-    for setting in settings:
-        _apply(raw, setting, kind)
-    _leave_out(raw, declared, where)
-    return raw, where
-
-
-def _mapping(raw: dict[str, Any], key: str) -> dict[Any, Any]:
-    """What the file has under ``key``; empty where that is no mapping, which is for :func:`parse` to refuse."""
-    return raw[key] if isinstance(raw.get(key), dict) else {}
-
-
-def _leave_out(raw: dict[str, Any], declared: set[str], where: str) -> None:
-    """Takes variants that were set to null out of the study, wherever it names them; not where one is the control."""
-    null = [variant for variant, found in _mapping(raw, "variants").items() if found is None]
-    for variant in null:
-        if str(variant) not in declared:
-            raise InputError(f"{where} has no variant '{variant}' to leave out; {nearest(str(variant), declared)}")
-        for choice in (raw["variants"], _mapping(raw, "search"), *_mapping(raw, "tuned").values()):
-            if isinstance(choice, dict):
-                choice.pop(variant, None)
-    if isinstance(raw.get("references"), list):
-        raw["references"] = [variant for variant in raw["references"] if variant not in null]
-    if isinstance(raw.get("contrasts"), list):
-        raw["contrasts"] = [pair for pair in raw["contrasts"] if not isinstance(pair, list) or not {*pair} & {*null}]
-    for name, choice in list(_mapping(raw, "tables").items()):
-        if isinstance(choice, dict) and isinstance(choice.get("rows"), list) and choice["rows"]:
-            choice["rows"] = [variant for variant in choice["rows"] if variant not in null]
-            if not choice["rows"]:  # which would stand for all variants
-                del raw["tables"][name]
-
-
-def _narrow(raw: dict[str, Any], datasets: tuple[str, ...]) -> None:
-    """Takes out of tables and tuned settings what speaks of data sets that the command line left out."""
-    for choice in _mapping(raw, "tables").values():
-        if isinstance(choice, dict):
-            choice.pop("datasets", None)
-    for dataset in [dataset for dataset in _mapping(raw, "tuned") if dataset not in datasets]:
-        del raw["tuned"][dataset]
-
-
-def study_name(name: str) -> str:
-    """The name that the study called ``name``, or the study file of that path, gives its run."""
-    return str(_read(name).get("study", name))
-
-
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, mapping by mapping; ``datasets`` is replaced as a whole,
-    and so is a mapping that becomes another ``kind``, whose keys are others."""
-    result = copy.deepcopy(base)
-    for key, value in changes.items():
-        old = result.get(key)
-        another_kind = (
-            isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) != old.get("kind")
-        )
-        if isinstance(value, dict) and isinstance(old, dict) and key != "datasets" and not another_kind:
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
-
-
-def _read(name: str) -> dict[str, Any]:
-    known = study_files()
-    path = known.get(name)
-    if path is None:
-        path = Path(name)
-        if path.suffix not in {".yaml", ".yml"}:
-            raise InputError(f"unknown study '{name}'; {nearest(name, known)} (the path of a study file ends in .yaml)")
-        if not path.is_file():
-            raise InputError(f"there is no study file {path}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path} is no valid YAML{place}: {getattr(error, 'problem', error)}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path} holds no study: expected keys such as 'study', 'datasets' and 'variants'")
-    return raw
-
-
-def _apply(raw: dict[str, Any], setting: str, kind: type[Settings]) -> None:
-    """Lays one ``key=value`` of the command line over a study: a dotted path into the study file, or a key of
-    the models, which goes to ``common``."""
-    path, sign, text = setting.partition("=")
-    parts = path.strip().split(".")
-    if not sign or not all(parts):
-        raise InputError(f"--set {setting}: write it as key=value, for example --set budget.epochs=10")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {setting}: the value is no valid YAML") from None
-    if parts[0] not in kind.model_fields:
-        parts = ["common", *parts]
-    depth = DOTTED.get(parts[0], len(parts))
-    outer, behind = parts[:depth], parts[depth:]
-    if parts[0] == "search" and len(behind) > 1 and behind[-1] in Space.model_fields:
-        outer, behind = [*outer, ".".join(behind[:-1])], behind[-1:]
-    *outer, last = [*outer, ".".join(behind)] if behind else outer
-    place = raw
-    for depth, part in enumerate(outer, start=1):
-        if place.get(part) is None:
-            place[part] = {}
-        if not isinstance(place[part], dict):
-            raise InputError(f"--set {setting}: '{'.'.join(outer[:depth])}' holds no keys")
-        place = place[part]
-    place[last] = value
-
-
-def _parse_seeds(text: str) -> int | list[int]:
-    """``5`` (0..4) or ``0,3,7``."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--seeds {text}: give a number of seeds, or a list such as 0,1,2") from None
-    return numbers[0] if len(numbers) == 1 and "," not in text else numbers

@@ -56,10 +56,10 @@ class RunFolder:
         return self.cell(cell_id).is_dir()
 
     def trained_alike(self, identity: dict[str, Any], measured: tuple[str, ...]) -> Path | None:
-        """A finished cell with weights whose identity is the same but for the keys in ``measured``."""
+        """A finished cell with weights whose identity is the same but for the format and the keys in ``measured``."""
 
         def training(values: dict[str, Any]) -> dict[str, Any]:
-            return {key: values.get(key) for key in identity if key not in measured}
+            return {key: values.get(key) for key in identity if key not in (*measured, "format")}
 
         wanted = training(json.loads(json.dumps(identity)))
         for weights in sorted(self.path.glob("cells/*/model.safetensors")):

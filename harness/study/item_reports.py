@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.analysis.figures import code_usage
+from harness.analysis.figures.codes import code_usage
 from harness.analysis.style import save
 from harness.data.config import DataConfig
 from harness.data.log import EventLog

@@ -12,7 +12,8 @@ import yaml
 from harness.errors import InputError
 from harness.files import read_json, write_json, write_text
 from harness.study.cells import make_arm, resolved
-from harness.study.design import Space, Study, load_study
+from harness.study.design import Space, Study
+from harness.study.loading import load_study
 from harness.study.search import Search, first_pruning, with_settings
 from harness.study.trials import Budget
 

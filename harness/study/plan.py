@@ -22,7 +22,8 @@ from harness.analysis.power import (
     seeds_needed,
     smallest_p,
 )
-from harness.analysis.rows import Run, load_run, read_looks
+from harness.analysis.rows import Run, load_run
+from harness.analysis.run_folder import read_looks
 from harness.errors import InputError
 from harness.files import read_json
 from harness.study.cells import make_arm, resolved

@@ -18,6 +18,7 @@ from harness.study.folder import RunFolder
 
 __all__ = ["Display", "duration"]
 
+PARTS = ("data", "train", "evaluation")
 PLAIN_SECONDS = 30
 """Between two lines of progress where there is no terminal."""
 
@@ -32,6 +33,7 @@ class Display:
         self.cells: list[Cell] = []
         self.reported: set[str] = set()
         self.last_line = 0.0
+        self.spent: dict[str, float | None] = {}
 
     def __enter__(self) -> Display:
         return self
@@ -46,14 +48,12 @@ class Display:
 
     def begin(self, cells: list[Cell], folder: RunFolder, workers: int) -> None:
         self.cells, self.folder, self.workers = cells, folder, workers
-        self.started = time.time()
         self.reported = {cell.id for cell in cells if folder.is_finished(cell.id)}
         self.before = len(self.reported)
         for cell in cells:
             if (failure := folder.failure(cell.id)) is not None:
                 self.reported.add(cell.id)
                 self.say(f"  failed before, not tried again  {cell.name}: {failure['reason']}")
-        self.part_before = sum(_share(progress) for _, progress in self._under_way())
         kept = f", {self.before} of them finished before" if self.before else ""
         cell, worker = (f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker")))
         self.say(f"{folder.path}: {cell}{kept}; {worker}")
@@ -91,13 +91,41 @@ class Display:
         return [(cell, progress) for cell, progress in begun if progress is not None]
 
     def _time_left(self, under_way: list[tuple[Cell, dict[str, Any]]]) -> str:
-        """From the cells that this run finished, and the epochs of those under way."""
-        part = sum(_share(progress) for _, progress in under_way)
-        done = len(self.reported) - self.before + part - self.part_before
-        if done < 0.05:
+        """From what the epochs under way take, and what finished cells took.
+
+        A data set and a variant of which nothing is known yet are taken for the mean of those that train.
+        """
+        seconds = {cell.id: _epoch_seconds(progress) * progress["epochs"] for cell, progress in under_way}
+        kinds: dict[tuple[str, str], list[float]] = {}
+        for cell in self.cells:
+            if cell.id not in seconds and self.folder.is_finished(cell.id):
+                seconds[cell.id] = self._spent(cell.id)
+            if seconds.get(cell.id) is not None:
+                kinds.setdefault((cell.dataset, cell.arm.variant), []).append(seconds[cell.id])
+        means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
+        trained = [mean for mean in means.values() if mean > 0]
+        if not trained:
             return "time left not known yet"
-        passed = time.time() - self.started
-        return f"about {duration(passed / done * (len(self.cells) - len(self.reported) - part))} left"
+        usual = sum(trained) / len(trained)
+        parts = {cell.id: _share(progress) for cell, progress in under_way}
+        left = [
+            seconds[cell.id] * (1 - parts[cell.id])
+            if cell.id in parts
+            else means.get((cell.dataset, cell.arm.variant), usual)
+            for cell in self.cells
+            if cell.id not in self.reported
+        ]
+        return f"about {duration(max(sum(left) / max(self.workers, 1), max(left, default=0)))} left"
+
+    def _spent(self, cell_id: str) -> float | None:
+        """Seconds that a finished cell trained and validated; 0 of a model without parameters."""
+        if cell_id not in self.spent:
+            try:
+                cost = read_json(self.folder.cell(cell_id) / "cost.json")
+                self.spent[cell_id] = sum(float(cost.get(f"{part}_seconds", 0)) for part in PARTS)
+            except (InputError, TypeError, ValueError, AttributeError):
+                self.spent[cell_id] = None
+        return self.spent[cell_id]
 
     def _bars(self, under_way: list[tuple[Cell, dict[str, Any]]], left: str) -> Group:
         overall = Progress(
@@ -120,6 +148,10 @@ def _progress(running: Path) -> dict[str, Any] | None:
         return read_json(path) if path.exists() else None
     except InputError:
         return None
+
+
+def _epoch_seconds(progress: dict[str, Any]) -> float:
+    return float(progress.get("epoch_seconds") or 0.0)
 
 
 def _share(progress: dict[str, Any]) -> float:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save
 
+from harness.analysis.run_folder import CATALOGUES, LISTS
 from harness.errors import InputError
 from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task
+from harness.metrics import find
+from harness.probes import find_probe
 from harness.provenance import git_state, hardware, versions
+from harness.settings import Settings
+from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
 from harness.study.folder import RunFolder
-from harness.tasks.base import TaskData
+from harness.tasks.base import Predictions, TaskData
+from harness.tasks.lists import write_table
 from harness.training import Fitted, fit
 
 __all__ = ["run_cell", "task_data"]
@@ -92,17 +97,14 @@ def run_cell(
             on_epoch=on_epoch,
             should_stop=should_stop,
         )
-    rows = {phase: data.evaluate(model, phase) for phase in ("valid", "test")}
     staged = folder.running(cell.id) / "staged"
     with writing(staged):
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-    summaries = {phase: data.summarise(table) for phase, table in rows.items()}
-    write_json(staged / "metrics.json", summaries)
-    _write_table(staged / "rows.parquet", pa.concat_tables(rows.values()))
+    summaries = write_evidence(staged, folder, study, model, data, fitted.validation)
     write_history(staged / "history.csv", fitted.history)
     write_json(staged / "cost.json", fitted.cost)
-    _write_experiments(staged, study, model, data)
+    write_findings(staged, study.measured, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
     value = data.value(summaries["valid"], study.primary)
     record = _record(study, cell, fitted, value, started, device)
@@ -112,6 +114,27 @@ def run_cell(
     write_json(staged / "cell.json", record)
     folder.publish(cell.id, staged)
     return value
+
+
+def write_evidence(
+    staged: Path,
+    folder: RunFolder,
+    study: Study,
+    model: Recommender,
+    data: TaskData,
+    validation: Predictions | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What a trained model predicts: rows, lists and a summary in ``staged``, and the catalogue of its run; returns the
+    summary by phase. ``validation``: what it predicted of that part, where this is known already."""
+    found = {"valid": validation or data.predict(model, "valid"), "test": data.predict(model, "test", lists=True)}
+    summaries = {phase: data.summarise(predicted.rows) for phase, predicted in found.items()}
+    write_json(staged / "metrics.json", summaries)
+    write_table(staged / "rows.parquet", pa.concat_tables(predicted.rows for predicted in found.values()))
+    if found["test"].lists is not None:
+        write_table(staged / LISTS, found["test"].lists)
+        wanted = any("vectors" in find(name).needs for name in study.metrics)
+        keep_catalogue(folder.path / CATALOGUES, data.log, data.split, vectors=wanted)
+    return summaries
 
 
 def _record(study: Study, cell: Cell, fitted: Fitted, value: float, started: datetime, device: str) -> dict[str, Any]:
@@ -140,29 +163,18 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
         writer.writerows(history)
 
 
-def _write_experiments(staged: Path, study: Study, model: Recommender, data: TaskData) -> None:
-    """What the study asks for beyond rows: attention, noise, decoding; each where the model allows it."""
-    from harness.tasks.attention import attention_statistics, shows_attention
-    from harness.tasks.decoding_audit import CodeDecoder, audit_model
-    from harness.tasks.examples import attention_examples
-    from harness.tasks.noise import noise_statistics
-
-    if study.attention and shows_attention(model):
-        _write_table(staged / "attention.parquet", attention_statistics(model, data))
-        if study.task == Task.RETRIEVAL:
-            write_json(staged / "examples.json", attention_examples(model, data))
-    if study.noise:
-        _write_table(staged / "noise.parquet", noise_statistics(model, data, study.noise.shares, study.noise.seed))
-    if study.decoding_audit and isinstance(model, CodeDecoder):
-        write_json(staged / "decoding.json", audit_model(model, data))
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    # Floats hardly repeat, so a dictionary of them costs more than it saves; split by bytes they are a third smaller.
-    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    others = [name for name in table.column_names if name not in floats]
-    with whole_file(path) as aside:
-        pq.write_table(table, aside, compression="zstd", use_dictionary=others, use_byte_stream_split=floats)
+def write_findings(staged: Path, measured: Mapping[str, Settings], model: Recommender, data: TaskData) -> None:
+    """What probes find on a trained model, each where the model allows it."""
+    for name, options in measured.items():
+        probe = find_probe(name)
+        if not probe.applies(model):
+            continue
+        found = probe.measure(model, data, options)
+        for file, content in ({f"{name}.parquet": found} if isinstance(found, pa.Table) else found).items():
+            if isinstance(content, pa.Table):
+                write_table(staged / file, content)
+            else:
+                write_json(staged / file, content)
 
 
 def _write_weights(path: Path, model: Recommender, cell: Cell) -> None:

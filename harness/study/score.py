@@ -17,18 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.analysis.predictions import Outside, Truth, rank_predictions
-from harness.analysis.rows import OUTSIDE, load_run, read_outside
+from harness.analysis.rows import load_run
+from harness.analysis.run_folder import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.errors import InputError, nearest
 from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
+from harness.metrics.ranking import per_user
 from harness.provenance import git_state, versions
 from harness.settings import from_pairs, parse
-from harness.study.cells import FORMAT, Inputs, make_arm
+from harness.study.cells import FORMAT, SALT, Inputs, make_arm
 from harness.study.design import Study, Variant, checked_names
 from harness.study.folder import RunFolder
-from harness.tasks.ranking_metrics import per_user
 
 __all__ = ["METRICS", "MODEL", "Scored", "add_to_run", "design_of", "score_alone", "truth_of"]
 
@@ -174,7 +175,7 @@ def _write(
 ) -> tuple[Scored, dict[str, Any]]:
     """Publishes the cell; returns it with its entry in a design."""
     identity = {
-        "format": FORMAT,
+        "format": SALT,
         "task": study.task,
         "dataset": dataset,
         "model": MODEL,
@@ -192,6 +193,7 @@ def _write(
     metrics = _metrics(ranked.rows, study.metrics)
     record = {
         **identity,
+        "format": FORMAT,
         "id": cell,
         "study": study.study,
         "source": predictions.name,

@@ -135,7 +135,9 @@ def _train(
         history.append(row)
         if row.get(tracked) is not None:
             report(row[tracked], row["epoch"])
+        seconds = sum(past[f"{part}_seconds"] for past in history for part in ("data", "train", "evaluation"))
         progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
+        progress["epoch_seconds"] = seconds / len(history)
         write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
     try:

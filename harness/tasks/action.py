@@ -11,8 +11,8 @@ import torch
 from harness.data.batches import Windows, all_positions
 from harness.errors import CellFailed, InputError, nearest
 from harness.interface import Recommender, Task
-from harness.tasks import action_metrics
-from harness.tasks.base import TaskData
+from harness.metrics import action as action_metrics
+from harness.tasks.base import Predictions, TaskData
 
 __all__ = ["ActionPrediction"]
 
@@ -47,7 +47,7 @@ class ActionPrediction(TaskData):
         return Windows(users, np.maximum(self.log.offsets[users], last - self.max_length), last, last - 1)
 
     @torch.inference_mode()
-    def evaluate(self, model: Recommender, phase: str) -> pa.Table:
+    def predict(self, model: Recommender, phase: str, *, lists: bool = False) -> Predictions:
         windows = self.windows(phase)
         names = self.log.action_names
         training = model.training
@@ -56,7 +56,7 @@ class ActionPrediction(TaskData):
         probability = np.full((len(self.log.item), len(names)), np.nan, dtype=np.float32)
         groups = self.sequences.groups(windows, chunk)
         for batch, rows in self.sequences.batches(windows, groups, self.task, supervise=True):
-            logits = model.predict_actions(batch).flatten(0, 1)[batch.valid]  # (V, A)
+            logits = batch.supervised(model.predict_actions(batch))  # (V, A)
             flat, width = batch.valid.cpu().numpy(), batch.items.shape[1]
             event = windows.start[rows][flat // width] + flat % width
             probability[event] = logits.float().sigmoid().cpu().numpy()
@@ -67,7 +67,7 @@ class ActionPrediction(TaskData):
             raise CellFailed("the model's probabilities are not finite; lower training.learning_rate")
         per_event = len(names)
         item = self.log.item[events]
-        return pa.table(
+        rows = pa.table(
             {
                 "phase": pa.array([phase] * (len(events) * per_event), pa.string()),
                 "user": pa.array(np.repeat(self.log.users[users], per_event).tolist(), pa.string()),
@@ -78,9 +78,11 @@ class ActionPrediction(TaskData):
                 "probability": pa.array(predicted.reshape(-1), pa.float32()),
             }
         )
+        return Predictions(rows)
 
     def summarise(self, rows: pa.Table) -> dict[str, dict[str, float | None]]:
-        return action_metrics.summarise(rows)
+        own = dict.fromkeys([*action_metrics.FAMILIES, *(name.partition("/")[0] for name in self.metrics)])
+        return action_metrics.summarise(action_metrics.labels_of(rows), tuple(own))
 
     def value(self, summary: dict[str, dict[str, Any]], primary: str) -> float:
         found = self._find(summary, primary)
@@ -99,7 +101,3 @@ class ActionPrediction(TaskData):
         if (action or "mean") not in summary:
             raise InputError(f"metric '{name}': there is no such action; {nearest(action, self.log.action_names)}")
         return summary[action or "mean"][metric]
-
-    @staticmethod
-    def higher_is_better(metric: str) -> bool:
-        return action_metrics.higher_is_better(metric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,17 @@ from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.interface import Batch, Recommender, Schema, Task
 
-__all__ = ["TaskData"]
+__all__ = ["Predictions", "TaskData"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicted in one phase."""
+
+    rows: pa.Table
+    """The evidence, from which every number is derived: one row per user, or per event and action."""
+    lists: pa.Table | None = None
+    """Each user's best items (:mod:`harness.tasks.lists`), where they were asked for and the task has them."""
 
 
 class TaskData(ABC):
@@ -87,12 +98,16 @@ class TaskData(ABC):
         before the next item (retrieval), or up to the last event whose action is predicted (action prediction)."""
 
     @abstractmethod
+    def predict(self, model: Recommender, phase: str, *, lists: bool = False) -> Predictions:
+        """What ``model`` predicts in ``phase`` ("valid" or "test")."""
+
     def evaluate(self, model: Recommender, phase: str) -> pa.Table:
-        """The rows of ``phase`` ("valid" or "test"): the evidence, from which every number is derived."""
+        """The rows of ``phase``."""
+        return self.predict(model, phase).rows
 
     @abstractmethod
     def summarise(self, rows: pa.Table) -> dict[str, dict[str, float | None]]:
-        """Metrics of the rows of one phase, by protocol or action, then by metric."""
+        """Metrics of the rows of one phase, by protocol or action, then by metric: those that need nothing else."""
 
     @abstractmethod
     def value(self, summary: dict[str, dict[str, Any]], primary: str) -> float:
@@ -101,8 +116,3 @@ class TaskData(ABC):
     @abstractmethod
     def tracked(self, summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
         """The metrics of a summary that the history follows from epoch to epoch."""
-
-    @staticmethod
-    @abstractmethod
-    def higher_is_better(metric: str) -> bool:
-        """Whether more of ``metric`` is better."""

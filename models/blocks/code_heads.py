@@ -13,10 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["code_cross_entropy", "level_states"]
+__all__ = ["code_cross_entropy", "level_rows", "level_states"]
 
 _CACHED_FLOATS = 2**19
 """2 MiB of each intermediate stay in a CPU core's cache."""
+
+
+def level_rows(sizes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Where each level's codes stand in a table that holds level 0, level 1 and so on, of the given sizes (m,).
+
+    Returns:
+        Rows of the table (m, K), and the bias (m, 1, K) of a level's logits. Short levels are filled up with their
+        first row, which the bias then bars; it is None where all levels have K codes.
+    """
+    first = sizes.cumsum(0) - sizes  # (m,)
+    places = torch.arange(int(sizes.max()))
+    within = places < sizes[:, None]  # (m, K)
+    rows = torch.where(within, places, 0) + first[:, None]
+    if within.all():
+        return rows, None
+    return rows, torch.zeros(within.shape).masked_fill(~within, -torch.inf).unsqueeze(1)
 
 
 def level_states(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,9 @@ class RankerConfig(Settings):
             if getattr(self, name) != type(self).model_fields[name].default and self.backbone != "hstu":
                 raise ValueError(f"{name} is an option of the hstu backbone; set backbone: hstu, or leave it out")
         return self
+
+
+RankerConfigT = TypeVar("RankerConfigT", bound=RankerConfig)
 
 
 def rms_norm(dim: int) -> nn.RMSNorm:
@@ -177,7 +180,7 @@ class TransformerLayer(nn.Module):
         return x + self.dropout(self.down(F.silu(gated) * linear))
 
 
-class Ranker(Recommender):
+class Ranker(Recommender[RankerConfigT]):
     """Base of the action models. An arm gives the states that the heads read.
 
     In every arm the embedded items and the embedded actions are dropped out once, each on its own, and attention
@@ -190,11 +193,10 @@ class Ranker(Recommender):
     needs = Needs(actions=True)
     training_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 128}
 
-    config: RankerConfig
     tokens_per_event = 1
     value_sets = 1
 
-    def __init__(self, config: RankerConfig, schema: Schema, *, width: int | None = None) -> None:
+    def __init__(self, config: RankerConfigT, schema: Schema, *, width: int | None = None) -> None:
         """``width`` is that of the states, where it isn't ``config.dim``."""
         super().__init__(config, schema)
         if not schema.actions:
@@ -214,7 +216,7 @@ class Ranker(Recommender):
         self.item_query = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
 
     @classmethod
-    def needs_with(cls, config: RankerConfig) -> Needs:
+    def needs_with(cls, config: RankerConfigT) -> Needs:
         return dataclasses.replace(cls.needs, times=config.time_bias)
 
     def _layer(self) -> nn.Module:
@@ -254,11 +256,11 @@ class Ranker(Recommender):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over all items where the batch has targets, else BCE, the mean over events and actions."""
         if batch.targets is None:
-            labels = self.labels(batch).flatten(0, 1)[batch.valid]  # (V, A)
-            logits = self.action_head(self.states(batch, own_action=False).flatten(0, 1)[batch.valid])
+            labels = batch.supervised(self.labels(batch))  # (V, A)
+            logits = self.action_head(batch.supervised(self.states(batch, own_action=False)))
             return {"bce": F.binary_cross_entropy_with_logits(logits, labels)}
-        logits = self._item_logits(self.states(batch, own_action=True).flatten(0, 1)[batch.valid])  # (V, n_items)
-        return {"cross_entropy": F.cross_entropy(logits, batch.targets.flatten()[batch.valid] - 1)}
+        logits = self._item_logits(batch.supervised(self.states(batch, own_action=True)))  # (V, n_items)
+        return {"cross_entropy": F.cross_entropy(logits, batch.next_items() - 1)}
 
     def predict_actions(self, batch: Batch) -> Tensor:
         return self.action_head(self.states(batch, own_action=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -112,6 +113,15 @@ class Transformer(nn.Module):
             if layer_maps is not None:
                 maps.append(layer_maps)
         return self.final_norm(x), maps
+
+    def scale_residual_branches(self, std: float) -> None:
+        """GPT-2's initialisation: the last map of each residual branch shrinks with the number of branches.
+
+        The attention's last map is its ``out``.
+        """
+        for layer in self.layers:
+            for last in (layer.attention.out, layer.feed_forward.down):
+                nn.init.normal_(last.weight, std=std / math.sqrt(2 * len(self.layers)))
 
 
 def init_weights(module: nn.Module, std: float) -> None:

@@ -13,9 +13,9 @@ from harness.data.datasets import load
 from harness.data.splits import make_split
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
+from harness.metrics.action import NE
 from harness.settings import Settings
 from harness.tasks.action import ActionPrediction
-from harness.tasks.action_metrics import ne
 from harness.training import Fitted, fit
 from harness.training_config import Budget, TrainingConfig
 
@@ -47,7 +47,7 @@ def test_the_constant_is_the_training_parts_rate(data):
     assert rows["probability"].nunique() == 1
     assert rows["probability"][0] == pytest.approx(frame.loc[frame["train"], "label"].mean(), abs=1e-6)
     assert frame["label"].mean() != pytest.approx(rows["probability"][0], abs=1e-6)  # other parts have another rate
-    assert ne(rows["label"].to_numpy(), rows["probability"].to_numpy()) >= 1
+    assert NE("ne").of_action(rows["label"].to_numpy(), rows["probability"].to_numpy(), rows["user"].to_numpy()) >= 1
 
 
 @pytest.mark.parametrize("max_length", [30, 8])

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from harness import __version__
-from harness.cli import _guarded, app
+from harness.api import load_run
+from harness.cli import app, guarded
 from harness.errors import InputError
 
 
@@ -21,7 +22,7 @@ def call(tmp_path, monkeypatch, capsys):
 
     def run(*words):
         capsys.readouterr()
-        code = _guarded(lambda: app([str(word) for word in words], standalone_mode=False))
+        code = guarded(lambda: app([str(word) for word in words], standalone_mode=False))
         return code, *capsys.readouterr()
 
     return run
@@ -227,6 +228,58 @@ class TestItemsReport:
             code, _, err = call("items", "report", *words)
             assert code == 2, err
             assert message in err
+
+
+class TestCompare:
+    def test_as_a_table_and_as_json(self, call, run):
+        code, out, err = call("compare", "tiny", run, "--pair", "ce/bce", "--metric", "ndcg@10")
+        assert code == 0, err
+        (line,) = json.loads(call("compare", "tiny", run, "--pair", "ce/bce", "--metric", "ndcg@10", "--json")[1])
+        assert f"{line['difference']:+.4f}" in out
+        assert f"{line['low']:+.4f} to {line['high']:+.4f}" in out
+        assert "ce / bce" in out
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("tiny", "tinny"), "no run in tinny, and none of that name in out; did you mean 'tiny'?"),
+            (("tiny", "tiny", "--pair", "ce"), "--pair ce: write it as ONE/OTHER"),
+            (("tiny", "tiny", "--metric", "ngdc@10"), "unknown metric 'ngdc@10'"),
+            (("tiny", "tiny", "--candidates", "seen"), "unknown candidates 'seen'"),
+        ],
+    )
+    def test_bad_input(self, call, run, words, message):
+        code, _, err = call("compare", *words)
+        assert (code, err.count("\n"), message in err) == (2, 1, True), err
+
+
+class TestRecommend:
+    def test_a_history_or_a_user(self, call, run):
+        model = load_run(run).model("ce", 1)
+        history = model.events_of(model.log.users[0])["item"].tolist()
+        expected = model.recommend(history, 3).to_dict("records")
+        asked = ("recommend", "tiny", "--variant", "ce", "--seed", "1", "-k", "3", "--json")
+        for given in (("--history", ",".join(history)), ("--user", model.log.users[0])):
+            code, out, err = call(*asked, *given)
+            assert code == 0, err
+            for line, row in zip(json.loads(out), expected, strict=True):
+                assert (line["item"], line["title"]) == (row["item"], row["title"])
+                assert line["score"] == pytest.approx(row["score"])
+        assert expected[0]["title"] in call(*asked[:-1], "--history", ",".join(history))[1]
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ((), "give the item ids of a --history, or a --user"),
+            (("--history", "no such thing at all"), "has no item 'no such thing at all'"),
+            (("--history", " , "), "the history is empty"),
+            (("--user", "nobody at all"), "has no user 'nobody at all'"),
+            (("--user", "nobody", "--seed", "4"), "no seed '4'; known: 0, 1"),
+        ],
+    )
+    def test_bad_input(self, call, run, words, message):
+        code, _, err = call("recommend", run, "--variant", "ce", *words)
+        assert (code, err.count("\n"), message in err) == (2, 1, True), err
 
 
 def test_version(call):

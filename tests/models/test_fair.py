@@ -6,17 +6,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.special import kl_div
 from torch import nn
 
 from harness.errors import InputError
 from harness.interface import Batch, Schema, Task
-from harness.models import fair
 from harness.models.blocks import code_heads
 from harness.models.blocks.attention import SelfAttention
-from harness.models.fair import FAIR, FAIRConfig, FocusedAttention, info_nce, lambda_init, map_noise_loss, noise_loss
+from harness.models.blocks.auxiliary_losses import map_noise_loss, noise_loss
+from harness.models.fair import FAIR, FAIRConfig
+from harness.probes.decoding import CodeDecoder, audit
 from harness.settings import parse
-from harness.tasks.decoding_audit import CodeDecoder, audit
 
 N, LENGTH, LEVELS, SIZES = 20, 8, 3, (5, 5, 5)
 SMALL = {
@@ -110,124 +109,6 @@ def test_decoding_is_audited():
 # Focused attention
 
 
-def focused_by_hand(layer: FocusedAttention, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The layer's output and maps for one sequence x (T, d), entry by entry."""
-    heads, width, dh = layer.heads, layer.query_dim, layer.head_dim
-    length = x.shape[0]
-    qk, v = layer.qk(x).view(length, 4, heads, width), layer.v(x).view(length, heads, dh)
-    maps, mixed = torch.zeros(heads, length, length), torch.zeros(length, heads, dh)
-    for h in range(heads):
-        if layer.focus_lambda == "fixed":
-            one, two = 1.0, layer.lambda_value
-        elif layer.focus_lambda == "two-scalars":
-            one, two = layer.scalars[0].expand(heads)[h], layer.scalars[1].expand(heads)[h]
-        else:
-            vectors = [part.expand(2, heads, width)[:, h] for part in (layer.lambda_q, layer.lambda_k)]
-            exponents = [vectors[0][j].dot(vectors[1][j]).exp() for j in (0, 1)]
-            one, two = 1.0, exponents[0] - exponents[1] + layer.lambda_init
-        for t in range(length):
-            rows = []
-            for j in (0, 1):
-                scores = [qk[t, j, h].dot(qk[s, 2 + j, h]) / math.sqrt(width) for s in range(t + 1)]
-                rows.append(torch.stack(scores).softmax(0))
-            row = one * rows[0] - two * rows[1]
-            if layer.normalisation == "signed-l1":
-                row = row / (row.abs().sum() + layer.norm_eps)
-            maps[h, t, : t + 1] = row
-            out = sum(row[s] * v[s, h] for s in range(t + 1))
-            if layer.normalisation == "rmsnorm":
-                gain = 1 if layer.gain is None else layer.gain
-                out = out / (out.square().mean() + layer.norm_eps).sqrt() * gain * (1 - layer.lambda_init)
-            mixed[t, h] = out
-    return layer.out(mixed.flatten(1)), maps
-
-
-@pytest.mark.parametrize("matched", [False, True])
-@pytest.mark.parametrize("focus_lambda", ["learnable", "fixed", "two-scalars"])
-@pytest.mark.parametrize("normalisation", ["rmsnorm", "signed-l1", "none"])
-@pytest.mark.parametrize("others", [{}, {"lambda_per": "head", "norm_gain": False, "attention_bias": False}])
-def test_focused_attention_equals_a_double_loop(normalisation, focus_lambda, matched, others):
-    torch.manual_seed(0)
-    options = {"normalisation": normalisation, "focus_lambda": focus_lambda, "matched": matched, "lambda_value": 0.7}
-    layer = FocusedAttention(FAIRConfig(**SMALL, **options, **others), layer=1)
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    x = torch.randn(2, 5, 8)
-    with torch.no_grad():
-        outputs, maps = zip(*(focused_by_hand(layer, row) for row in x), strict=True)
-        captured, our_maps = layer(x, capture=True)
-        torch.testing.assert_close(layer(x)[0], torch.stack(outputs), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(captured, torch.stack(outputs), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(our_maps, torch.stack(maps), atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("lambda_per", ["layer", "head"])
-@pytest.mark.parametrize("focus_lambda", ["learnable", "fixed", "two-scalars"])
-@pytest.mark.parametrize("normalisation", ["rmsnorm", "signed-l1", "none"])
-def test_focused_attention_gradients_are_right_on_both_paths(normalisation, focus_lambda, lambda_per):
-    torch.manual_seed(0)
-    options = {"normalisation": normalisation, "focus_lambda": focus_lambda, "lambda_value": 0.6, "dim": 4}
-    options["lambda_per"] = lambda_per
-    layer = FocusedAttention(FAIRConfig(**SMALL | options), layer=0).double()
-    x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
-    parameters = [p for p in layer.parameters() if p.numel() < 40]
-    for capture in (False, True):
-        assert torch.autograd.gradcheck(lambda x, *_, capture=capture: layer(x, capture)[0], (x, *parameters))
-
-
-def test_dropout_falls_once_on_the_difference():
-    """Averaged over draws it is unbiased, and a dropped weight is gone from both maps at once."""
-    torch.manual_seed(0)
-    config = FAIRConfig(**SMALL | {"attention_dropout": 0.5, "normalisation": "none", "focus_lambda": "fixed"})
-    layer = FocusedAttention(config, layer=0)
-    x = torch.randn(1, 2, 8)
-    with torch.no_grad():
-        layer.v.bias.zero_()
-        layer.v.weight.copy_(torch.eye(8))
-        layer.out.weight.copy_(torch.eye(8))
-        layer.out.bias.zero_()
-        thinned = layer.train()(x.expand(20_000, -1, -1))[0][:, 1]
-        torch.testing.assert_close(thinned.mean(0), layer.eval()(x)[0][0, 1], atol=0.02, rtol=0)
-        # two visible events, each weight there or not: exactly 2^2 outcomes per head (3 where lambda = 1 leaves
-        # weights a, -a), and not the 2^4 of dropping from both maps
-        assert len(thinned[:, :4].unique(dim=0)) == 4
-    assert layer(x, capture=True)[1][0, 0, 1].abs().min() > 0
-
-
-def test_lambda_starts_where_the_differential_transformer_starts_it():
-    assert [round(lambda_init(depth), 4) for depth in range(3)] == [0.2, 0.3555, 0.4707]
-    torch.manual_seed(0)
-    layer = FocusedAttention(FAIRConfig(dim=4000, heads=2), layer=1)
-    assert layer.lambda_q.std().item() == pytest.approx(0.1, rel=0.05)
-    ones, zeros = torch.ones(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)
-    effective = -layer.subtract(zeros, ones)
-    assert (effective - lambda_init(1)).abs().max() < 1
-    assert FocusedAttention(FAIRConfig(), layer=0).lambda_k.shape == (2, 1, 112)  # the heads share it
-    assert FocusedAttention(FAIRConfig(lambda_per="head"), layer=0).lambda_k.shape == (2, 4, 112)
-
-
-@pytest.mark.parametrize("options", [{}, {"norm_gain": False, "matched": True}, {"attention_bias": False}])
-def test_lambda_0_is_softmax_attention_with_the_head_norm(options):
-    """The control of the ablation: nothing is left of the second map, and norm and parameters are those of FAIR."""
-    torch.manual_seed(0)
-    config = FAIRConfig(**SMALL, focus_lambda="fixed", lambda_value=0.0, **options)
-    focused = FocusedAttention(config, layer=1)
-    for parameter in focused.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    width = focused.query_dim
-    x = torch.randn(3, 5, 8)
-    q, k = (focused.qk(x).view(3, 5, 4, 2, width)[:, :, j].transpose(1, 2) for j in (0, 2))  # each (3, H, 5, width)
-    v = focused.v(x).view(3, 5, 2, 4).transpose(1, 2)
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    normed = mixed / (mixed.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * (1 - lambda_init(1))
-    normed = normed if focused.gain is None else normed * focused.gain
-    expected = focused.out(normed.transpose(1, 2).flatten(2))
-    for capture in (False, True):
-        torch.testing.assert_close(focused(x, capture)[0], expected, atol=1e-5, rtol=1e-5)
-    full = FocusedAttention(FAIRConfig(**SMALL, focus_lambda="fixed", **options), layer=1)
-    assert [p.shape for p in focused.parameters()] == [p.shape for p in full.parameters()]
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("form", ["representation", "attention-kl"])
 def test_with_lambda_0_the_second_pair_gets_no_gradient(form, dropout):
@@ -258,16 +139,6 @@ def test_the_matched_control_has_the_parameters_of_the_plain_one():
     assert parameters_of(matched=True, focus_lambda="two-scalars", **no_gain) == plain + layers * 2
     assert parameters_of(focus_lambda="fixed", **no_gain) == plain + layers * 2 * (8 * 8 + 8)  # a second Q and K
     assert parameters_of(attention="softmax", attention_bias=False) == plain - layers * 4 * 8
-
-
-def test_the_matched_layer_has_the_shapes_of_the_published_one():
-    """Ye et al.: Q and K of 2 heads x d / heads / 2, V of heads x d / heads, no biases, a gain and four vectors."""
-    layer = FocusedAttention(FAIRConfig(dim=24, heads=3, matched=True, attention_bias=False), layer=0)
-    shapes = {name: tuple(p.shape) for name, p in layer.named_parameters()}
-    assert shapes == {
-        "lambda_q": (2, 1, 4), "lambda_k": (2, 1, 4), "gain": (8,),
-        "qk.weight": (48, 24), "v.weight": (24, 24), "out.weight": (24, 24),
-    }  # fmt: skip
 
 
 def test_softmax_is_the_plain_attention_block():
@@ -509,81 +380,6 @@ def test_corruption_can_be_all_or_nothing():
     assert (masked.corrupt(tokens) == masked.mask_token).all()
 
 
-def test_representation_loss_equals_a_loop_and_fixes_the_clean_side():
-    torch.manual_seed(0)
-    clean, noisy = torch.randn(2, 5, 3)
-    clean.requires_grad_()
-    noisy.requires_grad_()
-    terms = [1 - clean[i].dot(noisy[i]) / clean[i].norm() / noisy[i].norm() for i in range(5)]
-    loss = noise_loss(clean, noisy, "representation", 0.5)
-    torch.testing.assert_close(loss, sum(terms) / 5)
-    loss.backward()
-    assert clean.grad is None
-    assert noisy.grad.abs().max() > 0
-
-
-def test_triplet_loss_equals_a_loop(monkeypatch):
-    torch.manual_seed(0)
-    clean, noisy = torch.randn(2, 5, 3)
-    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([2]))
-
-    def distance(a, b):
-        return 1 - a.dot(b) / a.norm() / b.norm()
-
-    terms = [
-        max(0.0, (0.5 + distance(clean[i], noisy[i]) - distance(clean[i], clean[(i + 2) % 5])).item()) for i in range(5)
-    ]
-    assert any(term > 0 for term in terms)
-    assert noise_loss(clean, noisy, "triplet", 0.5).item() == pytest.approx(sum(terms) / 5, rel=1e-5)
-
-
-def test_the_triplets_negative_is_another_position():
-    clean = torch.eye(6)
-    for seed in range(20):
-        torch.manual_seed(seed)
-        assert noise_loss(clean, clean, "triplet", 0.5).item() == pytest.approx(0.0)  # 0.5 + 0 - 1 < 0
-    assert noise_loss(clean[:1], clean[:1], "triplet", 0.5).item() == pytest.approx(0.5)  # nothing else is there
-
-
-def test_attention_map_losses_equal_a_loop():
-    torch.manual_seed(0)
-    clean, noisy = torch.randn(2, 4, 2, 5)  # (V, H, T) each
-    squares = []
-    for v, h in itertools.product(range(4), range(2)):
-        squares.append(sum((clean[v, h, s] - noisy[v, h, s]).item() ** 2 for s in range(5)))
-    assert map_noise_loss(clean, noisy, "attention-mse").item() == pytest.approx(sum(squares) / 8, rel=1e-5)
-    divergence = kl_div(*(rows.abs().numpy() + fair._KL_FLOOR for rows in (clean, noisy))).sum()
-    assert map_noise_loss(clean, noisy, "attention-kl").item() == pytest.approx(divergence / 8, rel=1e-5)
-    assert map_noise_loss(clean, clean, "attention-kl").item() == pytest.approx(0, abs=1e-6)
-
-
-def test_attention_kl_of_softmax_rows_is_the_usual_divergence(monkeypatch):
-    monkeypatch.setattr(fair, "_KL_FLOOR", 0.0)
-    torch.manual_seed(0)
-    clean, noisy = torch.randn(2, 4, 2, 5).softmax(dim=-1)
-    expected = F.kl_div(noisy.log(), clean, reduction="sum") / 8
-    torch.testing.assert_close(map_noise_loss(clean, noisy, "attention-kl"), expected)
-
-
-@pytest.mark.parametrize("form", ["attention-mse", "attention-kl"])
-def test_attention_map_losses_take_no_notice_of_tokens_that_cannot_be_seen(form):
-    torch.manual_seed(0)
-    clean, noisy = torch.randn(2, 4, 2, 5)
-    more = [F.pad(rows, (0, 7)) for rows in (clean, noisy)]
-    torch.testing.assert_close(map_noise_loss(*more, form), map_noise_loss(clean, noisy, form))
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-8, 0.0])
-@pytest.mark.parametrize("form", ["attention-mse", "attention-kl"])
-def test_attention_map_losses_have_bounded_gradients_where_weights_vanish(form, scale):
-    """A row of a plain difference is tiny at the start and 0 at the first token."""
-    clean = torch.tensor([[[0.7, -0.7, 0.0]]]) * scale
-    noisy = (torch.tensor([[[0.0, -1e-9, 0.0]]]) * scale).requires_grad_()
-    map_noise_loss(clean, noisy, form).backward()
-    assert noisy.grad.isfinite().all()
-    assert noisy.grad.abs().max() <= 2 * 0.7 * scale / fair._KL_FLOOR
-
-
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("options", [*ATTENTIONS, {"matched": True}, {"normalisation": "signed-l1"}])
 def test_attention_noise_loss_reaches_queries_and_keys_of_both_maps(options, granularity):
@@ -667,40 +463,6 @@ def test_attention_map_term_compares_the_rows_of_supervised_events(granularity):
         difference = clean[layer][row, head, (t + 1) * step - 1] - noisy[layer][row, head, (t + 1) * step - 1]
         values.append(difference.square().sum().item())
     assert term == pytest.approx(sum(values) / len(values), rel=1e-4)
-
-
-# Mutual information
-
-
-def test_info_nce_equals_a_loop_over_the_other_targets():
-    torch.manual_seed(0)
-    hidden, vectors = torch.randn(6, 4), torch.randn(20, 4)
-    targets = torch.tensor([3, 8, 3, 9, 8, 11])
-    terms = []
-    for i in range(6):
-
-        def similarity(j: int, i: int = i) -> float:
-            z = vectors[targets[j]]
-            return math.exp((hidden[i].dot(z) / hidden[i].norm() / z.norm()).item() / 0.3)
-
-        negatives = sum(similarity(j) for j in range(6) if targets[j] != targets[i])
-        terms.append(-math.log(similarity(i) / (similarity(i) + negatives)))
-    loss = info_nce(hidden, vectors[targets], targets, 0.3, negatives=0)
-    assert loss.item() == pytest.approx(sum(terms) / 6, rel=1e-5)
-    # a pool as large as the batch is the batch, in another order
-    assert info_nce(hidden, vectors[targets], targets, 0.3, negatives=99).item() == pytest.approx(loss.item(), rel=1e-5)
-
-
-def test_info_nce_draws_the_stated_number_of_negatives():
-    hidden, vectors = torch.zeros(50, 4), torch.randn(50, 4)  # no preference: every similarity is 0
-    distinct = torch.arange(1, 51)
-    for seed in range(5):
-        torch.manual_seed(seed)
-        loss = info_nce(hidden, vectors, distinct, 0.1, negatives=10).item()
-        # ten drawn: a position that was drawn itself has nine others
-        assert loss == pytest.approx((40 * math.log(11) + 10 * math.log(10)) / 50, rel=1e-5)
-    same = torch.ones(50, dtype=torch.int64)
-    assert info_nce(hidden, vectors, same, 0.1, negatives=0).item() == pytest.approx(0)
 
 
 # Parts, switched on and off

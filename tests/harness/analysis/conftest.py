@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.synthetic_run import write_run
 from harness.analysis.rows import load_run
+from harness.analysis.style import FULL
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,17 @@ def action_dir(tmp_path_factory):
     variants = {"interleaved": {"model": "interleaved"}, "attn-lfa": {"model": "attn-lfa", "label": "AttnLFA"}}
     folder = tmp_path_factory.mktemp("runs") / "actions"
     return write_run(folder, users=150, task="action", variants=variants, strength={"attn-lfa": 1.1})
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """Makes a figure of the report; None where it does not apply."""
+
+    def make(kind, run, *dataset, width=FULL):
+        figure = kind("figure")
+        return figure.make(run, *dataset, width) if figure.applies(run, *dataset) else None
+
+    return make
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.synthetic_run import write_run
+from harness.analysis.artefacts import tables_of
 from harness.analysis.claims import Claim, claims_for, evaluate, ledger_table, load_claims, runs_below
+from harness.analysis.render import render
 from harness.analysis.rows import load_run
-from harness.analysis.study_tables import study_tables
-from harness.analysis.tables import render
 from harness.errors import InputError
 
 
@@ -71,7 +71,7 @@ def test_claims_and_tables_never_disagree(tmp_path, number):
         equivalence_margin=(None, 0.05)[number % 2], study="ablations",
     )  # fmt: skip
     run = load_run(folder)
-    table = next(table for table in study_tables(run) if table.name == "differences")
+    table = next(table for table in tables_of(run) if table.name == "differences")
     assert len(table.lines) == len(run.pairs) * len(run.datasets)
     lines = iter(table.lines)
     for dataset in run.datasets:

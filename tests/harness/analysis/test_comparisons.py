@@ -7,11 +7,11 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from benchmarks.synthetic_run import write_run
+from harness.analysis.artefacts import tables_of
 from harness.analysis.claims import Claim, claims_for
 from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
 from harness.analysis.statistics import compare, family, two_level_interval
-from harness.analysis.study_tables import study_tables
 from harness.errors import InputError
 
 P_OF = {
@@ -51,7 +51,7 @@ def test_five_seeds_decide_by_t_and_not_by_the_exact_test(runs):
 def test_captions_name_the_test(runs):
     words_of = {"t": "paired t-test over seeds", "exact": "exact sign-flip test over seeds"}
     for test, words in (words_of | {"wilcoxon": "exact Wilcoxon test over seeds"}).items():
-        tables = {table.name: table for table in study_tables(runs[test])}
+        tables = {table.name: table for table in tables_of(runs[test])}
         assert ("with 5 seeds p is never below 0.0625" in " ".join(tables["differences"].notes)) == (test == "wilcoxon")
         assert words in tables["main"].caption
         assert ("of the exact sign-flip test" in tables["differences"].caption) == (test == "exact")
@@ -62,7 +62,7 @@ def test_exploration_is_corrected_for_false_discoveries_and_says_so(tmp_path):
     found = comparisons(run)
     expected = multipletests([c.p for c in found.values()], method="fdr_bh")[1]
     assert [c.p_adjusted for c in found.values()] == pytest.approx(list(expected))
-    tables = {table.name: table for table in study_tables(run)}
+    tables = {table.name: table for table in tables_of(run)}
     assert "Benjamini-Hochberg's correction for 3 comparisons" in tables["main"].caption
     assert "BH p" in [column.title for column in tables["differences"].columns]
     assert "is for exploration" in " ".join(tables["differences"].notes)
@@ -92,7 +92,7 @@ def test_a_relative_margin_is_of_what_is_compared_with_and_of_the_primary_metric
         tost = max(ttost_paired(a, b, -0.05 * base, 0.05 * base)[0], wide.p_equivalence(0.05 * base))
         assert found.p_equivalence == pytest.approx(tost)
     assert {c.margin for c in comparisons(run, "recall@10").values()} == {None}
-    (table,) = [table for table in study_tables(run) if table.name == "differences"]
+    (table,) = [table for table in tables_of(run) if table.name == "differences"]
     assert "equivalent: within ±5 % of the mean of what is compared with" in table.caption
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis.diagnostic_figures import training_diagnostics
 from harness.analysis.diagnostics import auxiliary_terms, training_warnings
+from harness.analysis.figures.diagnostics import Diagnostics
 from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
 from harness.analysis.verify import verify
@@ -56,9 +56,9 @@ def at_five(value, elsewhere):
     return np.where(EPOCHS == 5, value, elsewhere)
 
 
-def test_histories_without_the_columns_give_no_warning_and_no_figure(folder):
+def test_histories_without_the_columns_give_no_warning_and_no_figure(folder, draw):
     assert said(folder) == []
-    assert training_diagnostics(load_run(folder), "ml-100k") is None
+    assert draw(Diagnostics, load_run(folder), "ml-100k") is None
     write_report(folder)
     assert not list((folder / "figures").glob("diagnostics*"))
 
@@ -144,7 +144,7 @@ def test_the_main_loss_is_the_first(folder):
 
 def test_the_report_holds_warnings_and_figure_and_is_verified(folder, tmp_path):
     rewrite(folder, columns={"gradient/mtp": 1.0, "gradient/mi": 0.001, "state_cosine": 0.96})
-    paths = write_report(folder)
+    paths = write_report(folder).paths
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "Read with care" in text
     assert "FAIR (0.1 %), w/o {noise} (0.1 %)" in text
@@ -156,13 +156,13 @@ def test_the_report_holds_warnings_and_figure_and_is_verified(folder, tmp_path):
     assert all(check.ok for check in verify(folder))
 
 
-def test_the_figure_draws_means_in_percent_and_extremes(folder):
+def test_the_figure_draws_means_in_percent_and_extremes(folder, draw):
     for seed, factor in enumerate((1.0, 3.0)):
         rewrite(
             folder, "fair", seed, columns={"gradient/mtp": 1.0, "gradient/mi": 0.01 * factor * EPOCHS, "gradient/vq": 0}
         )
         rewrite(folder, "bare", seed, columns={"state_cosine": 1 - 0.05 * factor * EPOCHS})
-    mi, vq, states = training_diagnostics(load_run(folder), "ml-100k").axes
+    mi, vq, states = draw(Diagnostics, load_run(folder), "ml-100k").axes
     assert [axis.get_title("left") for axis in (mi, vq, states)] == [
         "Gradient of 'mi'",
         "Gradient of 'vq'",
@@ -182,7 +182,7 @@ def test_the_figure_draws_means_in_percent_and_extremes(folder):
     assert states.get_ylim()[0] < -0.49
 
 
-def test_states_alone_make_a_figure(folder):
+def test_states_alone_make_a_figure(folder, draw):
     rewrite(folder, columns={"gradient/ce": 1.0, "state_cosine": 0.5})
-    (axis,) = training_diagnostics(load_run(folder), "ml-100k").axes
+    (axis,) = draw(Diagnostics, load_run(folder), "ml-100k").axes
     assert [line.get_label() for line in axis.lines[:2]] == ["FAIR", "w/o {noise}"]

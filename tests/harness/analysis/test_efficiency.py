@@ -9,9 +9,10 @@ import pytest
 import yaml
 from scipy import stats
 
+from harness.analysis.artefacts import Failures, pictures
 from harness.analysis.claims import Claim, evaluate
 from harness.analysis.efficiency import PARTS, efficiency_tables, is_efficiency, load_efficiency, sentences
-from harness.analysis.report import efficiency_pictures, write_report
+from harness.analysis.report import write_report
 from harness.errors import InputError
 
 SECONDS = {"two-tokens": (4.0, 8.0, 2.0), "one-token": (1.0, 4.0, 1.5)}
@@ -92,7 +93,7 @@ def test_sentences_say_the_range_over_lengths(folder):
 
 
 def test_figures_draw_medians_and_parts_that_add_up(folder):
-    curves, bars = efficiency_pictures(load_efficiency(folder))
+    curves, bars = pictures(load_efficiency(folder), Failures())
     assert len(curves.figure.axes) == 4 * 2
     steps = curves.figure.axes[1]
     assert [list(line.get_ydata()) for line in steps.lines] == [[4000, 4000], [1500, 1500]]
@@ -108,7 +109,7 @@ def test_figures_draw_medians_and_parts_that_add_up(folder):
 
 
 def test_page_and_files(folder):
-    names = {path.relative_to(folder).as_posix() for path in write_report(folder)}
+    names = {path.relative_to(folder).as_posix() for path in write_report(folder).paths}
     assert {"tables/training-time.tex", "tables/efficiency-32.csv", "figures/efficiency.png", "evidence.json"} <= names
     page = (folder / "report.html").read_text()
     assert "harness run --study efficiency" in page

@@ -11,13 +11,15 @@ import pytest
 from scipy import stats
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis import attention_figures, noise_figures
 from harness.analysis.claims import Claim, claims_for
 from harness.analysis.decoding_tables import decoding_table
+from harness.analysis.figures.attention import Relevance
+from harness.analysis.figures.examples import Examples
+from harness.analysis.figures.noise import PROPORTIONAL, NoiseAccuracy, NoiseAttention
 from harness.analysis.noise import noise_comparisons, noise_quantities, noise_shares, noise_tables, noise_values
+from harness.analysis.render import render
 from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
-from harness.analysis.tables import render
 from harness.analysis.verify import EVIDENCE, verify
 from harness.errors import InputError
 
@@ -147,23 +149,22 @@ def test_tables_hold_levels_and_differences(run):
         assert all(render(table, form) for form in ("tex", "md", "csv", "html"))
 
 
-def test_a_run_without_the_experiment_has_none_of_it(own_run):
+def test_a_run_without_the_experiment_has_none_of_it(own_run, draw):
     run = load_run(own_run)
     assert noise_tables(run) == []
     assert decoding_table(run) is None
-    assert noise_figures.noise_attention(run, "ml-100k") is None
-    assert noise_figures.noise_accuracy(run, "ml-100k") is None
-    assert attention_figures.relevance(run, "ml-100k") is None
-    assert attention_figures.examples(run, "ml-100k") is None
+    for kind in (NoiseAttention, NoiseAccuracy, Relevance, Examples):
+        assert draw(kind, run, "ml-100k") is None
 
 
-def test_curves_have_the_intervals_that_they_claim(run):
-    figure = noise_figures.noise_attention(run, "ml-100k")
+def test_curves_have_the_intervals_that_they_claim(run, draw):
+    figure = draw(NoiseAttention, run, "ml-100k")
     above, below = figure.axes[0], figure.axes[3]
     values = np.array([raw(run, "fair", seed, 0.3, "injected_abs") for seed in range(4)])
     curve = next(line for line in above.lines if line.get_label() == "FAIR")
     assert curve.get_xydata()[-1] == pytest.approx((0.3, values.mean()))
-    assert above.lines[-1].get_xydata()[:, 1] == pytest.approx(SHARES)  # in proportion to the tokens
+    proportional = next(line for line in above.lines if line.get_label() == PROPORTIONAL)
+    assert proportional.get_xydata()[:, 1] == pytest.approx(SHARES)  # in proportion to the tokens
     band = above.collections[0].get_paths()[0].vertices[:, 1]
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     assert (band.min(), band.max()) == pytest.approx((0, high), abs=1e-9)
@@ -173,12 +174,12 @@ def test_curves_have_the_intervals_that_they_claim(run):
     assert any(segment[:, 1] == pytest.approx(compared.interval) for segment in segments)
 
 
-def test_examples_show_the_control_beside_another_on_one_scale(run):
-    figure = attention_figures.examples(run, "ml-100k")
+def test_examples_show_the_control_beside_another_on_one_scale(run, draw):
+    figure = draw(Examples, run, "ml-100k")
     panels = figure.axes[:6]  # three users, two variants
     assert [axis.get_title(loc="left") for axis in panels[:2]] == ["FAIR", "w/o focused attention"]
     titles = [label.get_text() for label in panels[0].get_yticklabels()]
-    assert titles[:3] == ["(3 earlier ones, summed)", "i0", r"Item 1 & co. (\$5)"]  # the first has no title
+    assert titles[:3] == ["(3 earlier ones, summed)", "i0", "Item 1 & co. ($5)"]  # the first has no title
     meshes = [mesh for axis in panels for mesh in axis.collections]
     assert {mesh.get_clim() for mesh in meshes} == {(-0.4, 0.4)}
     assert np.asarray(meshes[0].get_array()).reshape(16, 2)[:, 0] == pytest.approx([0.1, *np.linspace(-0.2, 0.4, 15)])
@@ -218,7 +219,7 @@ def test_a_noise_claim_names_its_share():
 def test_the_report_shows_and_verify_watches_all_of_it(folder, tmp_path):
     copy = tmp_path / "noise"
     shutil.copytree(folder, copy)
-    paths = {path.name for path in write_report(copy)}
+    paths = {path.name for path in write_report(copy).paths}
     assert {"noise.tex", "noise-ranking.csv", "decoding.md", "noise-attention.pdf", "noise-accuracy.png"} <= paths
     assert {"attention-relevance.pdf", "attention-examples.png"} <= paths
     text = (copy / "report.html").read_text()

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from harness.analysis.artefacts import tables_of
 from harness.analysis.published import load_published, published_folder, published_table
-from harness.analysis.study_tables import study_tables
 from harness.errors import InputError
 
 HEAD = "dataset,model,metric,value,source,protocol,candidates\n"
@@ -54,7 +54,7 @@ def test_each_way_to_treat_the_history_is_a_block_of_its_own(run, tmp_path):
 def test_nothing_published_no_table(run, tmp_path):
     assert load_published(tmp_path / "none").empty
     assert published_table(run, load_published(tmp_path)) is None
-    assert "published" not in {table.name for table in study_tables(run)}
+    assert "published" not in {table.name for table in tables_of(run)}
 
 
 def test_numbers_that_ship_unless_there_are_some_beside_the_run(run, tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness.analysis.predictions import Truth, rank_predictions
-from harness.tasks.ranking_metrics import per_user
+from harness.metrics.ranking import per_user
 
 METRICS = {
     "recall@1": "hit_rate@1",

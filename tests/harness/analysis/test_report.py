@@ -10,17 +10,18 @@ from typing import get_args
 import pytest
 
 from benchmarks.synthetic_run import write_run
-from harness.analysis.report import _MANY, _WORDS, verdicts, write_report
+from harness.analysis.artefacts import tables_of
+from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
 from harness.analysis.statistics import Verdict, two_level_interval
-from harness.analysis.study_tables import study_tables
+from harness.analysis.verdicts import MANY, WORDS, verdicts
 
 
 @pytest.fixture(scope="module")
 def report(run_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "ablations"
     shutil.copytree(run_dir, folder)
-    return folder, write_report(folder)
+    return folder, write_report(folder).paths
 
 
 def test_every_file_that_is_named_exists(report):
@@ -132,7 +133,7 @@ def test_a_study_half_done_and_without_control_still_reports(own_run):
 def test_action_study(action_dir, tmp_path):
     folder = tmp_path / "actions"
     shutil.copytree(action_dir, folder)
-    names = {path.name for path in write_report(folder)}
+    names = {path.name for path in write_report(folder).paths}
     assert {"main.tex", "differences.tex", "cost.tex"} <= names
     assert "candidates.tex" not in names
 
@@ -146,7 +147,7 @@ def test_every_reference_says_what_passes_it_for_new_users(tmp_path, task):
     variants = {v: {"model": "fair", "label": v.upper()} for v in strength}
     options = {"variants": variants, "strength": strength, "attention": False, "references": REFERENCES, "users": 300}
     run = load_run(write_run(tmp_path / "r", **options, task=task, **({"primary": "bce"} if task == "action" else {})))
-    table = {t.name: t for t in study_tables(run)}["references"]
+    table = {t.name: t for t in tables_of(run)}["references"]
     said = [sentence for sentence in verdicts(run) if "over users and seeds, " in sentence and "is, by" in sentence]
     assert len(table.lines) == 3 * 2
     words = {"yes": "passed by", "no": "not passed by", "undecided": "undecided for"}
@@ -192,5 +193,5 @@ def test_a_sentence_has_one_unit(run):
 
 
 def test_every_verdict_has_words():
-    assert set(_WORDS) == set(_MANY) == set(get_args(Verdict))
-    assert list(_WORDS) == list(_MANY)
+    assert set(WORDS) == set(MANY) == set(get_args(Verdict))
+    assert list(WORDS) == list(MANY)

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from harness.analysis import figures
-from harness.analysis.rows import OUTSIDE, load_run
-from harness.analysis.study_tables import study_tables
-from harness.analysis.style import png
-from harness.analysis.tables import render
+from harness.analysis.artefacts import tables_of
+from harness.analysis.figures.tuning import tuning_curves
+from harness.analysis.render import render
+from harness.analysis.rows import load_run
+from harness.analysis.run_folder import OUTSIDE
+from harness.analysis.style import FULL, png
 from harness.analysis.tuning import border_distance, equal_budgets, ledger_table, load_tuning
 from harness.analysis.verify import trace
 from harness.errors import InputError
@@ -219,14 +220,14 @@ def _drawn(axis):
 
 
 def test_curve_is_the_best_so_far(run):
-    axis = figures.tuning_curves(run, [_entry("fair", [0.1, 0.05, None, 0.3])]).axes[0]
+    axis = tuning_curves(run, [_entry("fair", [0.1, 0.05, None, 0.3])], FULL).axes[0]
     assert list(axis.lines[0].get_ydata()) == [0.1, 0.1, 0.1, 0.3]
 
 
 def test_every_trial_stands_in_the_figure(run):
     entry = _with_own(_entry("fair", [0.1, None, 0.3, None]))
     entry["trials"][1]["curve"] = [[1, 0.05], [2, 0.2], [3, 0.15]]
-    figure = figures.tuning_curves(run, [entry])
+    figure = tuning_curves(run, [entry], FULL)
     drawn = _drawn(figure.axes[0])
     assert drawn["a trial's best epoch"] == [[1, 3], [0.1, 0.3]]
     assert drawn["pruned"] == [[2], [0.2]]
@@ -237,7 +238,7 @@ def test_every_trial_stands_in_the_figure(run):
 
 def test_a_first_trial_without_a_value_leaves_the_curve_to_the_others(run, recwarn):
     entry = _with_own(_entry("fair", [None, 0.2, 0.1]))
-    figure = figures.tuning_curves(run, [entry])
+    figure = tuning_curves(run, [entry], FULL)
     png(figure)
     drawn = _drawn(figure.axes[0])
     assert drawn["best so far"][1][1:] == [0.2, 0.2]
@@ -249,7 +250,7 @@ def test_a_first_trial_without_a_value_leaves_the_curve_to_the_others(run, recwa
 def test_each_search_has_a_panel_with_a_scale_of_its_own(run, recwarn):
     entries = [_entry(variant, [0.01 * 10**place] * 3) for place, variant in enumerate(run.variants[:2])]
     entries += [entry | {"dataset": "beauty"} for entry in entries[:1]]
-    figure = figures.tuning_curves(run, entries)
+    figure = tuning_curves(run, entries, FULL)
     png(figure)
     shown = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title(loc="left").splitlines()[0] for axis in shown] == ["ml-100k", "ml-100k", "beauty"]
@@ -274,7 +275,7 @@ def _write(folder, entries, **study):
 
 
 def _tables(folder):
-    return {table.name: table for table in study_tables(load_run(folder))}
+    return {table.name: table for table in tables_of(load_run(folder))}
 
 
 def test_tables_that_mix_unequal_budgets_carry_a_mark(own_run):

@@ -7,7 +7,7 @@ import pytest
 
 from harness.data import datasets
 from harness.data.config import DataConfig
-from harness.data.datasets import DATASETS, Counts, data_root, dataset_names, load, overview
+from harness.data.datasets import Counts, data_root, dataset_names, known, load, overview
 from harness.data.splits import make_split
 from harness.errors import InputError
 
@@ -38,8 +38,8 @@ def test_a_data_root_comes_before_recbole(movielens, tmp_path):
 @pytest.mark.parametrize("name", ["amazon-beauty", "amazon-sports", "amazon-scientific", "retailrocket"])
 def test_real_data_sets_have_the_published_counts(real_data, name):
     log = load(name, DataConfig(), real_data)
-    _, files = datasets.find_files(DATASETS[name], real_data)
-    assert counts(log) == DATASETS[name].forms[0].published
+    _, files = datasets.find_files(known()[name], real_data)
+    assert counts(log) == known()[name].forms[0].published
     assert set(log.files) == {path.name for path in files.values()}
     assert not any("not the bytes" in note for note in log.notes)
 
@@ -172,7 +172,7 @@ def test_every_name_is_listed_with_its_title():
 
 
 def test_default_rules_fit_the_settings():
-    for spec in DATASETS.values():
+    for spec in known().values():
         DataConfig(actions=spec.actions)
 
 

@@ -173,7 +173,7 @@ def toy(server, monkeypatch):
             Download(f"{server.address}/toy.item.json"),
         ),
     )
-    monkeypatch.setitem(datasets.DATASETS, "toy", spec)
+    monkeypatch.setitem(datasets.known(), "toy", spec)
     return spec
 
 
@@ -226,7 +226,7 @@ def test_an_archive_is_unpacked(server, toy, monkeypatch, tmp_path):
     address = f"{server.address}/ml.zip"
     for members in (("ml/ratings.dat",), ("ml/none.dat",)):
         download = Download(address, members=members)
-        monkeypatch.setitem(datasets.DATASETS, "toy", datasets.DatasetSpec(**{**vars(spec), "downloads": (download,)}))
+        monkeypatch.setitem(datasets.known(), "toy", datasets.DatasetSpec(**{**vars(spec), "downloads": (download,)}))
         if members == ("ml/ratings.dat",):
             assert prepare.prepare("toy", tmp_path / "good").counts == Counts(1, 1, 1)
         else:
@@ -245,7 +245,7 @@ def test_raw_amazon_files_become_atomic_files(toy, monkeypatch, tmp_path):
         file.write("{'asin': 'a', 'title': 'The\\tA'}\n")
     form = Form({"events": "reviews_X_5.json.gz", "items": "meta_X.json.gz"}, amazon_reviews)
     spec = datasets.DatasetSpec(**{**vars(toy), "forms": (form,), "downloads": (), "prepare_atomic": True})
-    monkeypatch.setitem(datasets.DATASETS, "toy", spec)
+    monkeypatch.setitem(datasets.known(), "toy", spec)
     raw = load("toy", DataConfig(), source)
     prepare.prepare("toy", root, source)
     prepared = load("toy", DataConfig(), root)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.cli import _guarded, app
+from harness.cli import app, guarded
 
 
 class Ended(NamedTuple):
@@ -25,7 +25,7 @@ def call(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Ended]:
 
     def run(*words: object) -> Ended:
         capsys.readouterr()
-        code = _guarded(lambda: app([str(word) for word in words], standalone_mode=False))
+        code = guarded(lambda: app([str(word) for word in words], standalone_mode=False))
         return Ended(code, *capsys.readouterr())
 
     return run

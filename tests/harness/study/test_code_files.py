@@ -14,7 +14,8 @@ import yaml
 from harness.items.config import Cooccurrence, Fused, RandomVectors, TfidfSvd
 from harness.settings import parse
 from harness.study.cells import Inputs, make_arm, make_cells
-from harness.study.design import Study, load_study
+from harness.study.design import Study
+from harness.study.loading import load_study
 from harness.study.run_cell import build_model, task_data
 
 ITEMS = 8

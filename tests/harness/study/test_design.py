@@ -12,7 +12,8 @@ import yaml
 from harness.analysis.claims import load_claims
 from harness.errors import InputError
 from harness.study.cells import make_arm
-from harness.study.design import Study, load_efficiency, load_study, measures_efficiency, merged, study_files
+from harness.study.design import Study
+from harness.study.loading import load_efficiency, load_study, measures_efficiency, merged, study_files
 
 
 def test_every_study_that_ships_loads_under_every_preset():

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from harness.errors import InputError
-from harness.study.design import load_efficiency, study_files
 from harness.study.efficiency import PARTS, Arm, _memory_error, run_efficiency
+from harness.study.loading import load_efficiency, study_files
 
 TINY = ("dims=[16]", "lengths=[12]", "events=36")
 ARMS = tuple(load_efficiency("efficiency").variants)

@@ -12,7 +12,7 @@ from benchmarks.synthetic_run import VARIANTS, write_run
 from harness.analysis.power import achieved_power
 from harness.analysis.rows import load_run
 from harness.errors import InputError
-from harness.study.design import load_study
+from harness.study.loading import load_study
 from harness.study.plan import make_plan
 
 

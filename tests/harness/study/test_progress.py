@@ -4,37 +4,70 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from harness.files import write_json
 from harness.study.folder import RunFolder
 from harness.study.progress import Display
 
-CELLS = [SimpleNamespace(id=f"c{i}", name=f"cell {i}", arm=SimpleNamespace(variant="v"), seed=i) for i in range(4)]
+
+def cell(number: int, variant: str = "v") -> SimpleNamespace:
+    return SimpleNamespace(
+        id=f"c{number}", name=f"cell {number}", dataset="d", arm=SimpleNamespace(variant=variant), seed=number
+    )
 
 
-def put_progress(folder: RunFolder, cell: str, epoch: int) -> None:
-    write_json(folder.running(cell) / "progress.json", {"epoch": epoch, "epochs": 10, "value": None})
+CELLS = [cell(i) for i in range(4)]
 
 
-def lines_after(folder: RunFolder, seconds: float, change, capsys) -> str:
+def under_way(folder: RunFolder, number: int, epoch: int, seconds: float) -> None:
+    progress = {"epoch": epoch, "epochs": 10, "value": None, "epoch_seconds": seconds}
+    write_json(folder.running(f"c{number}") / "progress.json", progress)
+
+
+def finished(folder: RunFolder, number: int, seconds: float) -> None:
+    write_json(folder.cell(f"c{number}") / "cost.json", {"train_seconds": seconds, "evaluation_seconds": 0})
+
+
+def said(folder: RunFolder, capsys, cells=CELLS, workers: int = 1) -> str:
     with Display() as display:
-        display.begin(CELLS, folder, 1)
-        change()
-        display.started -= seconds
+        display.begin(cells, folder, workers)
         display.last_line = 0.0
         display.update()
     return capsys.readouterr().err
 
 
-def test_what_an_earlier_run_did_is_not_counted_as_this_runs_speed(tmp_path, capsys):
+def test_what_is_left_of_the_cells_under_way_and_of_those_not_begun(tmp_path, capsys):
     folder = RunFolder(tmp_path)
-    folder.cell("c0").mkdir(parents=True)
-    put_progress(folder, "c1", 5)
-    # Five epochs in 100 s, and 20 are left: the half cell of the earlier run took none of those seconds.
-    said = lines_after(folder, 100, lambda: put_progress(folder, "c1", 10), capsys)
-    assert "about 7 min left" in said
+    finished(folder, 0, 180)
+    under_way(folder, 1, 5, 24.0)
+    # 120 s of the cell under way, and twice the mean of 180 and 240 s.
+    assert "about 9 min left" in said(folder, capsys)
+    assert "about 4 min left" in said(folder, capsys, workers=2)
 
 
-def test_without_any_progress_of_its_own_nothing_is_promised(tmp_path, capsys):
+def test_a_model_that_trains_nothing_says_nothing_of_the_others(tmp_path, capsys):
+    cells = [cell(0, "popularity"), cell(1, "transitions"), cell(2, "tiger"), cell(3, "tiger")]
     folder = RunFolder(tmp_path)
-    put_progress(folder, "c1", 5)
-    assert "time left not known yet" in lines_after(folder, 100, lambda: None, capsys)
+    finished(folder, 0, 0)
+    finished(folder, 1, 0)
+    assert "time left not known yet" in said(folder, capsys, cells)
+    under_way(folder, 2, 1, 60.0)
+    assert "about 19 min left" in said(folder, capsys, cells)
+
+
+def test_one_long_cell_is_not_shared_by_many_workers(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    for number in range(3):
+        finished(folder, number, 10)
+    under_way(folder, 3, 5, 120.0)
+    assert "about 10 min left" in said(folder, capsys, workers=8)
+
+
+@pytest.mark.parametrize("cost", ["[]", "{", '{"train_seconds": "long"}'])
+def test_a_damaged_cost_is_passed_over(tmp_path, capsys, cost):
+    folder = RunFolder(tmp_path)
+    finished(folder, 0, 10)
+    (folder.cell("c0") / "cost.json").write_text(cost)
+    under_way(folder, 1, 5, 24.0)
+    assert "min left" in said(folder, capsys)

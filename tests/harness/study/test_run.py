@@ -54,6 +54,7 @@ def test_a_run_leaves_whole_cells_and_a_report(finished_run):
             "cell.json",
             "history.csv",
             "rows.parquet",
+            "lists.parquet",
             "metrics.json",
             "cost.json",
             "attention.parquet",

@@ -15,15 +15,16 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from harness.cli import _device
 from harness.errors import InputError
 from harness.files import write_json
+from harness.resolve import usable_device
 from harness.study import worker
 from harness.study.crew import MAX_DEATHS, Crew, _Started
-from harness.study.design import Study, load_study
+from harness.study.design import Study
 from harness.study.executors import Worker
 from harness.study.executors.local import Local
 from harness.study.folder import HOST, RunFolder
+from harness.study.loading import load_study
 from harness.study.progress import Display
 from harness.study.runner import Settings, prepare
 from harness.study.stopping import noted_signals
@@ -62,11 +63,11 @@ class TestStart:
         assert environment["HARNESS_STORAGE"] == SECRET
 
     def test_a_password_stands_in_no_record(self, monkeypatch):
-        from harness.cli import _command
+        from harness.cli.common import command_line
 
         monkeypatch.setattr("sys.argv", ["harness", "run", "--storage", SECRET, f"--storage={SECRET}"])
-        assert "s3cret" not in _command()
-        assert "postgresql+psycopg://me:***@127.0.0.1/db" in _command()
+        assert "s3cret" not in command_line()
+        assert "postgresql+psycopg://me:***@127.0.0.1/db" in command_line()
 
     def test_a_worker_starts_where_the_folder_holds_another_harness(self, started, tmp_path, monkeypatch):
         crew(tmp_path)._start(0)
@@ -84,7 +85,7 @@ class TestStart:
     @pytest.mark.parametrize("device", ["mps:0", "xla", "meta", "cuda:99", "nonsense"])
     def test_a_device_that_is_not_there(self, device):
         with pytest.raises(InputError, match=f"--device {device}"):
-            _device(device)
+            usable_device(device)
 
 
 class Dead(Worker):

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
+from harness.analysis.artefacts import tables_of
 from harness.analysis.rows import load_run
-from harness.analysis.study_tables import study_tables
 from harness.study.cells import Inputs, make_cells
 from harness.study.folder import RunFolder
 from harness.study.run_cell import build_model, load_weights, task_data
@@ -63,7 +63,7 @@ def test_a_file_of_our_own_scores_gives_our_own_rows_and_metrics(exported, call,
     pd.testing.assert_frame_equal(_test_rows(cell), _test_rows(ours), check_dtype=False)
     assert scored["metrics"] == json.loads((ours / "metrics.json").read_text())["test"]
     found = load_run(tmp_path / "out" / "Their-Model")
-    (line,) = next(t for t in study_tables(found) if t.name == "main").lines
+    (line,) = next(t for t in tables_of(found) if t.name == "main").lines
     assert line.label == "Their-Model"
     assert line.entries[0].value == pytest.approx(scored["metrics"]["unseen"]["ndcg@10"])
 
@@ -131,7 +131,7 @@ def test_tables_that_choose_their_rows_show_outside_variants_too(exported, call,
     path, _ = exported
     words = ("--dataset", DATASET, "--study", run / "study.yaml", "--variant", "theirs")
     assert call("score", "--predictions", path, *words).code == 0
-    table = next(t for t in study_tables(load_run(run)) if t.name == "main")
+    table = next(t for t in tables_of(load_run(run)) if t.name == "main")
     assert [line.key for line in table.lines] == ["ce", "theirs"]
     assert [column.title for column in table.columns] == ["MRR"]
 

@@ -17,8 +17,9 @@ from harness.data.config import DataConfig
 from harness.errors import InputError, Interrupted
 from harness.settings import parse
 from harness.study.cells import Inputs
-from harness.study.design import Study, load_study
+from harness.study.design import Study
 from harness.study.ledger import closed_ends
+from harness.study.loading import load_study
 from harness.study.search import SEED, ask, first_trials, searches
 from harness.study.trials import Budget, Job, ValidationOnly, run_search
 from harness.tasks.retrieval import Retrieval
@@ -233,14 +234,14 @@ def test_ends_that_the_model_closes_are_known(job):
 def test_the_test_part_is_out_of_reach(job, monkeypatch):
     job = job(trials=2)
     asked = []
-    evaluate = Retrieval.evaluate
+    predict = Retrieval.predict
 
-    def spy(self, model, phase):
+    def spy(self, model, phase, **options):
         assert (self.split.test_end == self.split.valid_end).all()
         asked.append(phase)
-        return evaluate(self, model, phase)
+        return predict(self, model, phase, **options)
 
-    monkeypatch.setattr(Retrieval, "evaluate", spy)
+    monkeypatch.setattr(Retrieval, "predict", spy)
     run_search(job, _searches(job)[0], never)
     assert set(asked) == {"valid"}
     _, split = ValidationOnly(None, job.cache).split(DATASET, DataConfig())

@@ -1,0 +1,141 @@
+"""The guides work to the letter: their files are installed as a package, and a study uses what it registers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+GUIDES = Path(__file__).parent.parent / "docs" / "guides"
+STUDY = """
+study: guided
+datasets: ["{dataset}"]
+seeds: 2
+control: few
+references: [popularity]
+variants:
+  few: {{model: sasrec, set: {{dim: 8, layers: 1, heads: 1, inner: 8, loss: bce}}}}
+  popularity: {{model: popularity}}
+budget: {{epochs: 1}}
+{more}
+"""
+METRICS = "metrics: [ndcg@10, linear@10, long-tail@10]\nprimary: ndcg@10"
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (GUIDES / guide).read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """A folder with the packages of all guides, as pip installs them anywhere."""
+    target = tmp_path_factory.mktemp("site")
+    for guide in ("metric.md", "dataset.md", "splitter.md", "probe.md"):
+        source = tmp_path_factory.mktemp("source")
+        text = (GUIDES / guide).read_text(encoding="utf-8")
+        name = re.search(r"^`(\w+\.py)`", text, flags=re.M).group(1)
+        (source / name).write_text(blocks(guide, "python")[0], encoding="utf-8")
+        (source / "pyproject.toml").write_text(blocks(guide, "toml")[0], encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        done = subprocess.run([*pip, "--target", target, source], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def guided(site, harness, tmp_path):
+    """Runs a study with a guide's lines in it; returns its folder and the environment."""
+    env = {"PYTHONPATH": str(site)}
+
+    def run(more: str, dataset: str = "synthetic-sessions:users=60,items=30") -> Path:
+        (tmp_path / "guided.yaml").write_text(STUDY.format(dataset=dataset, more=more), encoding="utf-8")
+        done = harness("run", "--study", "guided.yaml", "--workers", "1", "--data-root", "data", env=env)
+        assert done.returncode == 0, done.stderr
+        return tmp_path / "out" / "guided"
+
+    run.env = env
+    return run
+
+
+def test_metrics(guided, harness):
+    folder = guided(METRICS)
+    printed = (folder / "tables" / "main.md").read_text()
+    assert "Linear gain@10 |" in printed
+    assert "Long tail@10 |" in printed
+    table = pd.read_csv(folder / "tables" / "main.csv", comment="#")
+    assert table.filter(like="long-tail@10").notna().any().any()
+    (cell, *_) = sorted(folder.glob("cells/*"))
+    ranks = pd.read_parquet(cell / "rows.parquet").query("phase == 'test'")["rank_unseen"].to_numpy(float)
+    expected = np.where(ranks <= 10, 1 - (ranks - 1) / 10, 0).mean()
+    stored = json.loads((cell / "metrics.json").read_text())["test"]["unseen"]
+    assert stored["linear@10"] == pytest.approx(expected)
+    assert "long-tail@10" not in stored  # lists are no part of what training sums up
+    checked = harness("verify", "--study", "guided", env=guided.env)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_run_with_a_metric_that_is_not_installed_says_so(guided, harness):
+    guided(METRICS)
+    done = harness("report", "--study", "guided")
+    assert done.returncode in (1, 2)
+    assert "unknown metric 'linear" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_data_set(guided, harness, tmp_path):
+    rng = np.random.default_rng(0)
+    plays = pd.DataFrame(
+        {
+            "listener": np.repeat([f"l{n}" for n in range(40)], 10),
+            "track": [f"t{n}" for n in (*range(25), *rng.integers(0, 25, 375))],
+            "second": np.arange(400) * 60,
+        }
+    )
+    (tmp_path / "data" / "radio").mkdir(parents=True)
+    plays.to_csv(tmp_path / "data" / "radio" / "plays.csv", index=False)
+    env = guided.env | {"HARNESS_DATA": str(tmp_path / "data")}
+    (listed,) = [
+        entry
+        for entry in json.loads(harness("list", "datasets", "--json", env=env).stdout)
+        if entry["dataset"] == "radio"
+    ]
+    assert listed["title"] == "A week of a radio's requests"
+    assert (listed["users"], listed["items"], listed["events"], listed["state"]) == (40, 25, 400, "ready")
+    folder = guided("metrics: [ndcg@10]\nprimary: ndcg@10", dataset="radio")
+    assert (folder / "report.html").exists()
+
+
+def test_a_splitter(guided, harness):
+    folder = guided(f"metrics: [ndcg@10]\nprimary: ndcg@10\n{blocks('splitter.md', 'yaml')[0]}")
+    card = json.loads(next(folder.glob("cells/*/cell.json")).read_text())
+    assert (card["data"]["split"], card["data"]["split_options"]) == ("last-n", {"n": 3})
+    shown = harness(
+        "data", "show", "synthetic-sessions:users=60,items=30", "--set", "split=last-n", "--json", env=guided.env
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "last-n" in harness("list", "splitters", env=guided.env).stdout
+    refused = harness(
+        "data", "show", "synthetic-sessions:users=60,items=30",
+        "--set", "split=last-n", "--set", "split_options.m=3", env=guided.env,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "data.split_options: unknown key 'm'; known: n" in refused.stderr
+
+
+def test_a_probe(guided, harness):
+    folder = guided(f"metrics: [ndcg@10]\nprimary: ndcg@10\n{blocks('probe.md', 'yaml')[0]}")
+    for cell in folder.glob("cells/*"):
+        found = pd.read_parquet(cell / "repeats.parquet")
+        assert len(found) == 60
+        assert found["repeated"].between(0, 1).all()
+        assert json.loads((cell / "cell.json").read_text())["probes"] == {"repeats": {"first": 5}}
+    assert "how many of the first items" in harness("list", "probes", env=guided.env).stdout
+    refused = harness("run", "--study", "guided.yaml", "--set", "probes.repeats.last=5", env=guided.env)
+    assert refused.returncode == 2
+    assert "last" in refused.stderr
