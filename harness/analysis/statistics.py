@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.two_levels import two_level_interval
+from harness.analysis.two_levels import TwoLevel, two_level_interval
 from harness.errors import InputError, nearest
 
 __all__ = [
@@ -151,12 +151,7 @@ def compare(
     they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
     ``margin`` (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
     "undecided". Of means over users both need the two levels, seeds and users, to say so too; where only ``test``
-    rejects, it is "on these users only". A significant difference inside a stated margin is thus "equivalent": the
-    margin says that it does not matter.
-
-    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
-    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
-    all are copies of one run, so they have no p. One seed has no test.
+    rejects, it is "on these users only".
 
     Raises:
         InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
@@ -168,12 +163,8 @@ def compare(
     found = _over_seeds(a, b, margin, confidence)
     both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
     p_users = both.p() if both and found.p is not None else None
-    p_equivalence = found.p_equivalence
-    if of_users and margin is not None and p_equivalence is not None:
-        p_equivalence = None if both is None else max(p_equivalence, both.p_equivalence(margin))
-    # Its warning stands beside the tables; a copied run has no p by any test.
+    p_equivalence = _equivalence(found.p_equivalence, both, margin, of_users)
     p_wilcoxon = wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None
-    better, worse = (a, b) if higher_is_better else (b, a)
     alone = Comparison(
         seeds=seeds,
         mean_a=float(a.mean()),
@@ -191,7 +182,7 @@ def compare(
         p_exact=found.p_exact,
         p_wilcoxon=p_wilcoxon,
         d_z=found.d_z,
-        probability_a_better=float(stats.mannwhitneyu(better, worse).statistic) / seeds**2,
+        probability_a_better=_superiority(*((a, b) if higher_is_better else (b, a))),
         margin=margin,
         p_equivalence=p_equivalence,
         test=test,
@@ -200,8 +191,8 @@ def compare(
         p_equivalence_adjusted=p_equivalence,
         family_size=1,
         correction="none",
-        alpha=round(1 - confidence, 12),
         verdict="undecided",
+        alpha=round(1 - confidence, 12),
         note=found.note,
     )
     return dataclasses.replace(alone, verdict=_verdict(alone))
@@ -219,6 +210,12 @@ class _OverSeeds(NamedTuple):
 
 
 def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float) -> _OverSeeds:
+    """The paired t-test and what stands beside it.
+
+    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
+    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
+    all are copies of one run, so they have no p. One seed has no test.
+    """
     differences = a - b
     if len(a) == 1:
         return _OverSeeds(note="one seed: no test and no interval")
@@ -240,6 +237,18 @@ def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: 
         d_z=float(differences.mean()) / float(differences.std(ddof=1)),
         p_equivalence=float(ttost_paired(a, b, -margin, margin)[0]) if margin else None,
     )
+
+
+def _equivalence(p: float | None, both: TwoLevel | None, margin: float | None, of_users: bool) -> float | None:
+    """TOST's p; of means over users the larger of those over seeds and over two levels."""
+    if not of_users or margin is None or p is None:
+        return p
+    return None if both is None else max(p, both.p_equivalence(margin))
+
+
+def _superiority(better: np.ndarray, worse: np.ndarray) -> float:
+    """How often a run of one arm beats a run of the other, ties counting half."""
+    return float(stats.mannwhitneyu(better, worse).statistic) / len(better) ** 2
 
 
 def _check_options(test: str, confidence: float, margin: float | None) -> None:
