@@ -156,10 +156,8 @@ def compare(
     Raises:
         InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
     """
-    a, b = _paired(a, b)
-    _check_options(test, confidence, margin)
+    a, b = _checked(a, b, test, confidence, margin)
     seeds, difference, mean_b = len(a), float((a - b).mean()), float(b.mean())
-    scale = 100 / abs(mean_b) if mean_b else None
     found = _over_seeds(a, b, margin, confidence)
     both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
     p_users = both.p() if both and found.p is not None else None
@@ -170,11 +168,11 @@ def compare(
         mean_a=float(a.mean()),
         mean_b=mean_b,
         difference=difference,
-        percent=scale * difference if scale else None,
+        percent=100 * difference / abs(mean_b) if mean_b else None,
         higher_is_better=higher_is_better,
         confidence=confidence,
         interval=found.interval,
-        interval_percent=_scaled(found.interval, scale),
+        interval_percent=_percent(found.interval, mean_b),
         of_users=of_users,
         interval_users=both.interval if both else None,
         p_users=p_users,
@@ -251,16 +249,20 @@ def _superiority(better: np.ndarray, worse: np.ndarray) -> float:
     return float(stats.mannwhitneyu(better, worse).statistic) / len(better) ** 2
 
 
-def _check_options(test: str, confidence: float, margin: float | None) -> None:
+def _checked(
+    a: np.ndarray, b: np.ndarray, test: str, confidence: float, margin: float | None
+) -> tuple[np.ndarray, np.ndarray]:
     if test not in TESTS:
         raise InputError(f"unknown test '{test}'; {nearest(test, TESTS)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1; 0.95 is usual")
     if margin is not None and not margin > 0:
         raise InputError(f"equivalence margin {margin} is not positive; state the smallest difference that matters")
+    return _paired(a, b)
 
 
-def _scaled(interval: tuple[float, float] | None, scale: float | None) -> tuple[float, float] | None:
+def _percent(interval: tuple[float, float] | None, mean: float) -> tuple[float, float] | None:
+    scale = 100 / abs(mean) if mean else None
     return (scale * interval[0], scale * interval[1]) if scale and interval else None
 
 
