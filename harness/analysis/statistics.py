@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.two_levels import two_level_interval
+from harness.analysis.two_levels import two_level_interval, widened
 from harness.errors import InputError, nearest
 
 __all__ = [
@@ -96,17 +96,17 @@ class Comparison:
     """Two-sided Wilcoxon signed-rank test over seeds, where it was asked for."""
     test: Test
     """Which p decides."""
-    p_adjusted: float | None
-    """The deciding p within the family; as it is before :func:`family`."""
-    p_users_adjusted: float | None
-    p_equivalence_adjusted: float | None
-    family_size: int
-    correction: str
-    """"none" or one of :data:`CORRECTIONS`."""
-    alpha: float
-    verdict: Verdict
     note: str
     """Why a number above is None, or another than usual; empty otherwise."""
+    p_adjusted: float | None = None
+    """The deciding p within the family; as it is before :func:`family`."""
+    p_users_adjusted: float | None = None
+    p_equivalence_adjusted: float | None = None
+    family_size: int = 1
+    correction: str = "none"
+    """"none" or one of :data:`CORRECTIONS`."""
+    alpha: float = 0.05
+    verdict: Verdict = "undecided"
 
     def reversed(self) -> Comparison:
         """The same comparison as B against A; every p and the family stay."""
@@ -167,44 +167,48 @@ def compare(
     scale = 100 / abs(mean_b) if mean_b else None
     found = _over_seeds(a, b, margin, confidence)
     both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
-    p_users = both.p() if both and found.p is not None else None
-    p_equivalence = found.p_equivalence
-    if of_users and margin is not None and p_equivalence is not None:
-        p_equivalence = None if both is None else max(p_equivalence, both.p_equivalence(margin))
-    # Its warning stands beside the tables; a copied run has no p by any test.
-    p_wilcoxon = wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None
-    better, worse = (a, b) if higher_is_better else (b, a)
-    alone = Comparison(
-        seeds=seeds,
-        mean_a=float(a.mean()),
-        mean_b=mean_b,
-        difference=difference,
-        percent=scale * difference if scale else None,
-        higher_is_better=higher_is_better,
-        confidence=confidence,
-        interval=found.interval,
-        interval_percent=_scaled(found.interval, scale),
-        of_users=of_users,
-        interval_users=both.interval if both else None,
-        p_users=p_users,
-        p=found.p,
-        p_exact=found.p_exact,
-        p_wilcoxon=p_wilcoxon,
-        d_z=found.d_z,
-        probability_a_better=float(stats.mannwhitneyu(better, worse).statistic) / seeds**2,
-        margin=margin,
-        p_equivalence=p_equivalence,
-        test=test,
-        p_adjusted={"t": found.p, "exact": found.p_exact, "wilcoxon": p_wilcoxon}[test],
-        p_users_adjusted=p_users,
-        p_equivalence_adjusted=p_equivalence,
-        family_size=1,
-        correction="none",
-        alpha=round(1 - confidence, 12),
-        verdict="undecided",
-        note=found.note,
+    return _alone(
+        Comparison(
+            seeds=seeds,
+            mean_a=float(a.mean()),
+            mean_b=mean_b,
+            difference=difference,
+            percent=scale * difference if scale else None,
+            higher_is_better=higher_is_better,
+            confidence=confidence,
+            interval=found.interval,
+            interval_percent=_scaled(found.interval, scale),
+            of_users=of_users,
+            interval_users=both.interval if both else None,
+            p_users=both.p() if both and found.p is not None else None,
+            p=found.p,
+            p_exact=found.p_exact,
+            # Its warning stands beside the tables; a copied run has no p by any test.
+            p_wilcoxon=wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None,
+            d_z=found.d_z,
+            probability_a_better=_probability_better(a, b) if higher_is_better else _probability_better(b, a),
+            margin=margin,
+            p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
+            test=test,
+            note=found.note,
+        )
     )
-    return dataclasses.replace(alone, verdict=_verdict(alone))
+
+
+def _alone(c: Comparison) -> Comparison:
+    """``c`` as a family of its own, with its verdict."""
+    own = dataclasses.replace(
+        c,
+        p_adjusted=c.p_deciding,
+        p_users_adjusted=c.p_users,
+        p_equivalence_adjusted=c.p_equivalence,
+        alpha=round(1 - c.confidence, 12),
+    )
+    return dataclasses.replace(own, verdict=_verdict(own))
+
+
+def _probability_better(a: np.ndarray, b: np.ndarray) -> float:
+    return float(stats.mannwhitneyu(a, b).statistic) / len(a) ** 2
 
 
 class _OverSeeds(NamedTuple):
