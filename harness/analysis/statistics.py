@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.two_levels import TwoLevel, two_level_interval
+from harness.analysis.two_levels import two_level_interval, widened
 from harness.errors import InputError, nearest
 
 __all__ = [
@@ -96,17 +96,17 @@ class Comparison:
     """Two-sided Wilcoxon signed-rank test over seeds, where it was asked for."""
     test: Test
     """Which p decides."""
-    p_adjusted: float | None
-    """The deciding p within the family; as it is before :func:`family`."""
-    p_users_adjusted: float | None
-    p_equivalence_adjusted: float | None
-    family_size: int
-    correction: str
-    """"none" or one of :data:`CORRECTIONS`."""
-    alpha: float
-    verdict: Verdict
     note: str
     """Why a number above is None, or another than usual; empty otherwise."""
+    p_adjusted: float | None = None
+    """The deciding p within the family; as it is before :func:`family`."""
+    p_users_adjusted: float | None = None
+    p_equivalence_adjusted: float | None = None
+    family_size: int = 1
+    correction: str = "none"
+    """"none" or one of :data:`CORRECTIONS`."""
+    alpha: float = 0.05
+    verdict: Verdict = "undecided"
 
     def reversed(self) -> Comparison:
         """The same comparison as B against A; every p and the family stay."""
@@ -151,49 +151,64 @@ def compare(
     they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
     ``margin`` (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
     "undecided". Of means over users both need the two levels, seeds and users, to say so too; where only ``test``
-    rejects, it is "on these users only".
+    rejects, it is "on these users only". A significant difference inside a stated margin is thus "equivalent": the
+    margin says that it does not matter.
+
+    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
+    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
+    all are copies of one run, so they have no p. One seed has no test.
 
     Raises:
         InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
     """
-    a, b = _checked(a, b, test, confidence, margin)
+    a, b = _paired(a, b)
+    _check_options(test, confidence, margin)
     seeds, difference, mean_b = len(a), float((a - b).mean()), float(b.mean())
+    scale = 100 / abs(mean_b) if mean_b else None
     found = _over_seeds(a, b, margin, confidence)
     both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
-    p_users = both.p() if both and found.p is not None else None
-    p_equivalence = _equivalence(found.p_equivalence, both, margin, of_users)
-    p_wilcoxon = wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None
-    alone = Comparison(
-        seeds=seeds,
-        mean_a=float(a.mean()),
-        mean_b=mean_b,
-        difference=difference,
-        percent=100 * difference / abs(mean_b) if mean_b else None,
-        higher_is_better=higher_is_better,
-        confidence=confidence,
-        interval=found.interval,
-        interval_percent=_percent(found.interval, mean_b),
-        of_users=of_users,
-        interval_users=both.interval if both else None,
-        p_users=p_users,
-        p=found.p,
-        p_exact=found.p_exact,
-        p_wilcoxon=p_wilcoxon,
-        d_z=found.d_z,
-        probability_a_better=_superiority(*((a, b) if higher_is_better else (b, a))),
-        margin=margin,
-        p_equivalence=p_equivalence,
-        test=test,
-        p_adjusted={"t": found.p, "exact": found.p_exact, "wilcoxon": p_wilcoxon}[test],
-        p_users_adjusted=p_users,
-        p_equivalence_adjusted=p_equivalence,
-        family_size=1,
-        correction="none",
-        verdict="undecided",
-        alpha=round(1 - confidence, 12),
-        note=found.note,
+    return _alone(
+        Comparison(
+            seeds=seeds,
+            mean_a=float(a.mean()),
+            mean_b=mean_b,
+            difference=difference,
+            percent=scale * difference if scale else None,
+            higher_is_better=higher_is_better,
+            confidence=confidence,
+            interval=found.interval,
+            interval_percent=_scaled(found.interval, scale),
+            of_users=of_users,
+            interval_users=both.interval if both else None,
+            p_users=both.p() if both and found.p is not None else None,
+            p=found.p,
+            p_exact=found.p_exact,
+            # Its warning stands beside the tables; a copied run has no p by any test.
+            p_wilcoxon=wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None,
+            d_z=found.d_z,
+            probability_a_better=_probability_better(a, b) if higher_is_better else _probability_better(b, a),
+            margin=margin,
+            p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
+            test=test,
+            note=found.note,
+        )
     )
-    return dataclasses.replace(alone, verdict=_verdict(alone))
+
+
+def _alone(c: Comparison) -> Comparison:
+    """``c`` as a family of its own, with its verdict."""
+    own = dataclasses.replace(
+        c,
+        p_adjusted=c.p_deciding,
+        p_users_adjusted=c.p_users,
+        p_equivalence_adjusted=c.p_equivalence,
+        alpha=round(1 - c.confidence, 12),
+    )
+    return dataclasses.replace(own, verdict=_verdict(own))
+
+
+def _probability_better(a: np.ndarray, b: np.ndarray) -> float:
+    return float(stats.mannwhitneyu(a, b).statistic) / len(a) ** 2
 
 
 class _OverSeeds(NamedTuple):
@@ -208,12 +223,6 @@ class _OverSeeds(NamedTuple):
 
 
 def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float) -> _OverSeeds:
-    """The paired t-test and what stands beside it.
-
-    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
-    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
-    all are copies of one run, so they have no p. One seed has no test.
-    """
     differences = a - b
     if len(a) == 1:
         return _OverSeeds(note="one seed: no test and no interval")
@@ -237,32 +246,16 @@ def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: 
     )
 
 
-def _equivalence(p: float | None, both: TwoLevel | None, margin: float | None, of_users: bool) -> float | None:
-    """TOST's p; of means over users the larger of those over seeds and over two levels."""
-    if not of_users or margin is None or p is None:
-        return p
-    return None if both is None else max(p, both.p_equivalence(margin))
-
-
-def _superiority(better: np.ndarray, worse: np.ndarray) -> float:
-    """How often a run of one arm beats a run of the other, ties counting half."""
-    return float(stats.mannwhitneyu(better, worse).statistic) / len(better) ** 2
-
-
-def _checked(
-    a: np.ndarray, b: np.ndarray, test: str, confidence: float, margin: float | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _check_options(test: str, confidence: float, margin: float | None) -> None:
     if test not in TESTS:
         raise InputError(f"unknown test '{test}'; {nearest(test, TESTS)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1; 0.95 is usual")
     if margin is not None and not margin > 0:
         raise InputError(f"equivalence margin {margin} is not positive; state the smallest difference that matters")
-    return _paired(a, b)
 
 
-def _percent(interval: tuple[float, float] | None, mean: float) -> tuple[float, float] | None:
-    scale = 100 / abs(mean) if mean else None
+def _scaled(interval: tuple[float, float] | None, scale: float | None) -> tuple[float, float] | None:
     return (scale * interval[0], scale * interval[1]) if scale and interval else None
 
 

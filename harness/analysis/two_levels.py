@@ -12,7 +12,7 @@ from scipy import optimize, stats
 
 from harness.errors import InputError, nearest
 
-__all__ = ["TwoLevel", "two_level_interval"]
+__all__ = ["TwoLevel", "two_level_interval", "widened"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class TwoLevel:
         """The larger of the one-sided p against -margin and +margin."""
         half = max(self.p(-margin), self.p(margin)) / 2
         return half if abs(self.difference) < margin else 1 - half
+
+
+def widened(p: float | None, wide: TwoLevel | None, margin: float | None) -> float | None:
+    """The p of a test of equivalence over seeds, made to hold for new users too; None where no user is known."""
+    if p is None or margin is None:
+        return p
+    return None if wide is None else max(p, wide.p_equivalence(margin))
 
 
 def two_level_interval(
