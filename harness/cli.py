@@ -152,27 +152,46 @@ def run(
         return
     outcome = run_study(declared, settings)
     _say(f"{outcome.finished} of {outcome.total} cells finished, {len(outcome.failed)} failed")
-    if outcome.finished:
-        _report(settings.folder.path)
+    whole = _report(settings.folder.path) if outcome.finished else True
     for failure in outcome.failed:
         where = f"{failure['dataset']} / {failure['variant']} / seed {failure['seed']}"
         print(f"failed: {where}: {failure['reason']}", file=sys.stderr)
     if outcome.failed:
         folder = settings.folder.path
         _say(f"more about them in {folder}/failed/*/failure.json and {folder}/logs; try them again with --retry-failed")
-    if outcome.finished < outcome.total:
+    if outcome.finished < outcome.total or not whole:
         raise typer.Exit(FAILED)
 
 
 @app.command()
 def report(
-    study: RunName,
+    study: Annotated[str | None, typer.Option("--study", "-s", help="As for `harness verify`.")] = None,
     preset: Preset = "default",
     name: Name = None,
+    text_width: Annotated[
+        float, typer.Option(min=100, help="Width in points of the text that LaTeX tables must fit.")
+    ] = 455,
+    column_width: Annotated[
+        float, typer.Option(min=100, help="Width in points of a column of a paper with two (IEEEtran: 252).")
+    ] = 241,
+    index: Annotated[
+        bool, typer.Option("--index", help="Write a page that lists all runs below --out, with their verdicts.")
+    ] = False,
     out: Out = Path("results"),
 ) -> None:
-    """Derive every table, figure and the report again from the rows, without training anything."""
-    _report(_existing_run(study, preset, name, out))
+    """Derive every table, figure and the report again from the rows, without training anything.
+
+    Exits with 1 if a table or figure could not be made; the others are in the report all the same.
+    """
+    if study is None and not index:
+        raise InputError("name a run with --study, or ask for the list of all runs with --index")
+    whole = study is None or _report(_existing_run(study, preset, name, out), text=text_width, column=column_width)
+    if index:
+        from harness.analysis.index import write_index
+
+        print(write_index(out))
+    if not whole:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -642,7 +661,8 @@ def _run_efficiency(
         command=_command(),
         say=_say,
     )
-    _report(folder)
+    if not _report(folder):
+        raise typer.Exit(FAILED)
 
 
 def _command() -> str:
@@ -652,17 +672,23 @@ def _command() -> str:
     return without_passwords(shlex.join(["harness", *sys.argv[1:]]))
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, **widths: float) -> bool:
+    """Writes the report and says where; whether all of it could be made."""
     from harness.analysis.efficiency import is_efficiency
+    from harness.analysis.render.latex import Widths
     from harness.analysis.report import write_report
     from harness.analysis.rows import load_run
     from harness.analysis.warnings import warnings_of
 
-    for path in write_report(folder):
+    report = write_report(folder, Widths(**widths))
+    for path in report.paths:
         print(path)
     if not is_efficiency(folder):
         for sentence in warnings_of(load_run(folder)):
             _say(f"warning: {sentence}")
+    for failure in report.failures:
+        _say(f"not in the report: {failure} (traceback: {folder / failure.file})")
+    return not report.failures
 
 
 NO_RUN = "start one with `harness run`, or check --out, --preset and --name"
