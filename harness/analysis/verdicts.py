@@ -13,7 +13,7 @@ from harness.analysis.statistics import CORRECTIONS, Comparison
 from harness.analysis.table import fixed, probability
 from harness.analysis.tables.references import passes, reference_metrics
 
-__all__ = ["MANY", "WORDS", "headline", "speed_headline", "verdicts"]
+__all__ = ["MANY", "WORDS", "headline", "leaders", "speed_headline", "verdicts"]
 
 MOST_SENTENCES = 8
 """More comparisons than this are summed up over data sets."""
@@ -58,12 +58,12 @@ def headline(run: Run) -> str:
     if not parts:
         parts = ["nothing was tested, for want of two seeds" if run.pairs else "the study declares no comparison"]
     most = "the lowest" if lower_is_better(run.primary) else "the highest"
-    leaders = [
+    first = [
         f"{run.label(variant)}{'' if variant in run.contenders else ' (a reference)'} has {most}"
         f"{f' on {dataset}' if several else ''}, {fixed(value, 4)}"
-        for dataset, variant, value in _leaders(run)
+        for dataset, variant, value in leaders(run)
     ]
-    return f"{where}: {'; '.join([*parts, *leaders])}."
+    return f"{where}: {'; '.join([*parts, *first])}."
 
 
 def speed_headline(found: Efficiency) -> str:
@@ -175,11 +175,11 @@ def _best(run: Run) -> list[str]:
     return [
         f"On {dataset}, {run.label(variant)} has the best {metric_label(run.primary)}: {fixed(value, 4)}. The study "
         "names no control and no contrasts, so nothing was tested."
-        for dataset, variant, value in _leaders(run)
+        for dataset, variant, value in leaders(run)
     ]
 
 
-def _leaders(run: Run) -> list[tuple[str, str, float]]:
+def leaders(run: Run) -> list[tuple[str, str, float]]:
     """The data sets, with the variant that is best by the primary metric and its mean."""
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
