@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet --upgrade pip
 # What an earlier version left here would name its models to commands that run in this folder.
 	rm -rf harness.egg-info
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,dashboard]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,dashboard,postgres,slurm]"
 # RecBole without its dependencies, among which is an old Ray that the harness has no use for (see README).
 	$(PIP) install --quiet --constraint constraints.txt --no-deps recbole
 	touch $@

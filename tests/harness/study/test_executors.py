@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import harness
 from harness.errors import InputError
+from harness.study import crew
 from harness.study.executors import Order, open_executor
 from harness.study.executors.local import Local
 
@@ -24,64 +28,27 @@ variants:
   next: {model: transitions}
 metrics: [ndcg@10]
 primary: ndcg@10
-search: {next: {two_steps: {low: 0.1, high: 1.0}}}
+budget: {epochs: 1}
 """
 
-ELSEWHERE = '''
-import os
-import subprocess
-
-from harness.settings import Settings
-from harness.study.executors import Executor, Worker
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "executor.md"
 
 
-class Options(Settings):
-    nice: int = 0
-
-
-class Nice(Executor):
-    """Processes that leave the others in front."""
-
-    Options = Options
-
-    def start(self, order):
-        return Process(["nice", "-n", str(self.options.nice), *order.command], order)
-
-
-class Process(Worker):
-    def __init__(self, command, order):
-        with open(order.log, "ab") as log:
-            self.process = subprocess.Popen(command, env={**os.environ, **order.environment}, stdout=log, stderr=log)
-
-    def exit_code(self):
-        return self.process.poll()
-
-    def stop(self):
-        self.process.terminate()
-
-    def end(self):
-        self.process.wait()
-'''
-
-PROJECT = """
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-[project]
-name = "elsewhere"
-version = "1"
-[project.entry-points."harness.executors"]
-nice = "elsewhere:Nice"
-[tool.setuptools]
-py-modules = ["elsewhere"]
-"""
+Started = Callable[..., Path]
 
 
 @pytest.fixture
-def tiny(tmp_path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
+def start(tmp_path, monkeypatch) -> Started:
+    """Runs the study through an executor, in this process; returns the run's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(crew, "POLL_SECONDS", 0.05)
+    Path("tiny.yaml").write_text(TINY)
+
+    def run(executor: str = "local", *settings: str, **options) -> Path:
+        options |= {"executor": executor, "executor_set": settings, "out": tmp_path / "out", "device": "cpu"}
+        return harness.run("tiny.yaml", report=False, **options).path
+
+    return run
 
 
 def rows(run: Path) -> dict[str, bytes]:
@@ -92,14 +59,10 @@ def rows(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> dict[str, bytes]:
-    """The rows of the study, run by local processes."""
-    from tests.conftest import run_harness
-
+    """The rows of the study, run by one local process."""
     folder = tmp_path_factory.mktemp("calm")
     (folder / "tiny.yaml").write_text(TINY)
-    done = run_harness(folder, "run", "--study", "tiny.yaml", "--workers", "1")
-    assert done.returncode == 0, done.stderr
-    return rows(folder / "out" / "tiny")
+    return rows(harness.run(folder / "tiny.yaml", report=False, out=folder, device="cpu", workers=1).path)
 
 
 class TestLocal:
@@ -125,18 +88,14 @@ class TestSlurm:
     pytest.importorskip("submitit", reason="submitit is not installed; pip install 'harness[slurm]'")
 
     @pytest.mark.parametrize("mode", ["debug", "local"])
-    def test_a_study_through_submitit(self, mode, tiny, harness, calm, tmp_path):
+    def test_a_study_through_submitit(self, mode, start, calm, tmp_path):
         other = tmp_path / "harness"  # it must not be taken for the package
         other.mkdir()
         (other / "__init__.py").write_text("raise ImportError('the wrong harness')")
-        words = ("--executor", "slurm", "--executor-set", f"mode={mode}", "--workers", "2")
-        environment = {"HARNESS_STORAGE": f"sqlite:///{tmp_path / 's3cret.db'}", "PYTHONSAFEPATH": "1"}
-        done = harness("run", "--study", tiny, *words, env=environment)
-        assert done.returncode == 0, done.stderr
-        run = tmp_path / "out" / "tiny"
+        run = start("slurm", f"mode={mode}", workers=2, storage=f"sqlite:///{tmp_path / 's3cret.db'}")
         assert rows(run) == calm
         jobs = list((run / "logs" / "slurm").iterdir())
-        assert jobs or mode == "debug"
+        assert len(jobs) > 2
         assert not any(b"s3cret" in path.read_bytes() for path in jobs), "a storage URL may hold a password"
 
     def test_a_job_that_ends_without_a_result_is_a_dead_worker(self, tmp_path):
@@ -162,9 +121,9 @@ class TestSlurm:
         worker.job.wait()
         assert worker.exit_code() == 130
 
-    def test_without_a_cluster(self, tiny, refuses):
-        line = refuses("run", "--study", tiny, "--executor", "slurm")
-        assert 'no worker could be submitted (Could not detect "srun"' in line
+    def test_without_a_cluster(self, start):
+        with pytest.raises(InputError, match='no worker could be submitted .Could not detect "srun"'):
+            start("slurm")
 
     @pytest.mark.parametrize(
         ("setting", "message"),
@@ -184,36 +143,33 @@ def _children(pid: int) -> list[int]:
 
 
 class TestOutside:
-    @pytest.fixture(scope="class")
-    def site(self, tmp_path_factory) -> Path:
-        """A folder with the package installed into it, as pip would install it anywhere."""
-        source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-        (source / "pyproject.toml").write_text(PROJECT)
-        (source / "elsewhere.py").write_text(ELSEWHERE)
+    """The executor that the guide shows."""
+
+    @pytest.fixture
+    def site(self, tmp_path, monkeypatch) -> None:
+        """Its package, installed as pip installs it anywhere."""
+        source, target = tmp_path / "source", tmp_path / "site"
+        source.mkdir()
+        text = GUIDE.read_text(encoding="utf-8")
+        for name, language in (("elsewhere.py", "python"), ("pyproject.toml", "toml")):
+            (code,) = re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+            (source / name).write_text(code, encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
         done = subprocess.run([*pip, "--target", target, source], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return target
+        monkeypatch.syspath_prepend(target)
 
-    def test_a_study_through_an_executor_of_an_installed_package(self, site, tiny, harness, calm, tmp_path):
-        words = ("--executor", "nice", "--executor-set", "nice=1", "--workers", "2")
-        done = harness("run", "--study", tiny, *words, env={"PYTHONPATH": str(site)})
-        assert done.returncode == 0, done.stderr
-        assert "; 2 workers" in done.stderr
-        assert rows(tmp_path / "out" / "tiny") == calm
-
-    def test_a_search_through_it(self, site, tiny, harness, tmp_path):
-        words = ("--trials", "2", "--executor", "nice")
-        done = harness("tune", "--study", tiny, *words, env={"PYTHONPATH": str(site)})
-        assert done.returncode == 0, done.stderr
-        (entry,) = json.loads((tmp_path / "out" / "tiny" / "tuning.json").read_text())
+    def test_a_study_and_a_search(self, site, start, calm, call):
+        assert rows(start("nice", "nice=1", workers=2)) == calm
+        search = (
+            "search={small: {training.learning_rate: {low: 0.0001, high: 0.1, log: true}}}",
+            "variants={small: {model: sasrec, set: {dim: 8, layers: 1, heads: 1, inner: 8}}}",
+        )
+        words = [word for setting in search for word in ("--set", setting)]
+        ended = call("tune", "--study", "tiny.yaml", *words, "--trials", 2, "--executor", "nice")
+        assert ended.code == 0, ended.err
+        (entry,) = json.loads(Path("out", "tiny", "tuning.json").read_text())
         assert [trial["state"] for trial in entry["trials"]] == ["complete", "complete"]
-
-    def test_the_guide_shows_this_executor(self):
-        guide = Path(__file__).parents[3] / "docs" / "guides" / "executor.md"
-        text = guide.read_text(encoding="utf-8")
-        assert ELSEWHERE.strip() in text
-        assert PROJECT.strip() in text
 
     def test_something_else_under_the_name(self, monkeypatch):
         monkeypatch.setattr("harness.registry.Registry.load", lambda self, name: dict)
@@ -221,17 +177,12 @@ class TestOutside:
             open_executor("nice")
 
 
-def test_workers_that_were_started_before_the_run(tiny, start_harness, harness, calm, tmp_path):
+def test_workers_that_were_started_before_the_run(start, start_harness, calm, tmp_path):
     """They wait for it; the run only queues."""
     run = tmp_path / "out" / "tiny"
     workers = [start_harness("worker", run, "--wait", "120", "--device", "cpu") for _ in range(2)]
-    done = harness("run", "--study", tiny, "--queue-only")
-    assert done.returncode == 0, done.stderr
-    assert "4 cells wait for" in done.stderr
+    assert start(queue_only=True) == run
     for worker in workers:
         _, errors = worker.communicate(timeout=120)
         assert worker.returncode == 0, errors
     assert rows(run) == calm
-    done = harness("run", "--study", tiny)
-    assert "nothing to train" in done.stderr
-    assert (run / "report.html").is_file()
