@@ -100,7 +100,11 @@ def _best(lines: list[Line]) -> Markup | None:
     """The best variant of each run and data set, to be sorted and filtered."""
     if not lines:
         return None
-    heads = (Column("data", "Data", align="l"), Column("best", "Best variant", align="l"))
-    heads += (Column("metric", "Metric", align="l"), Column("value", "Value"))
+    heads = (
+        Column("data", "Data", align="l"),
+        Column("best", "Best variant", align="l"),
+        Column("metric", "Metric", align="l"),
+        Column("value", "Value"),
+    )
     caption = "The best variant of each run by the run's primary metric, means over seeds. Runs differ in protocol."
     return Markup(html_table(Table("runs", caption, "Run", heads, tuple(lines))))
