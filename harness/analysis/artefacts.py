@@ -229,7 +229,7 @@ def pictures(subject: Any, failures: Failures) -> list[Picture]:
             continue
         for dataset in subject.datasets if isinstance(maker, DatasetFigure) else [None]:
             parts = () if dataset is None else (dataset,)
-            alone = len(subject.datasets) == 1
+            alone = dataset is None or len(subject.datasets) == 1
             name = maker.name if dataset is None or alone else f"{maker.name}-{as_file_name(dataset)}"
             with failures.kept(f"figure {name}"):
                 if maker.applies(subject, *parts):
