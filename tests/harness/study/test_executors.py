@@ -122,7 +122,7 @@ class TestSlurm:
         assert worker.exit_code() == 130
 
     def test_without_a_cluster(self, start):
-        with pytest.raises(InputError, match='no worker could be submitted .Could not detect "srun"'):
+        with pytest.raises(InputError, match=r'no worker could be submitted .Could not detect "srun"'):
             start("slurm")
 
     @pytest.mark.parametrize(
