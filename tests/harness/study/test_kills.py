@@ -1,7 +1,8 @@
 """Workers and main are killed before each of their file and database steps; the same command then ends the run.
 
 Main and its workers are forks of one process, so that a run takes a fraction of a second. The steps are those that
-Python announces (files that are written, renamed, locked, removed) and the statements and commits that SQLAlchemy sends.
+Python announces (files that are written, renamed, locked, removed) and the statements and commits that SQLAlchemy
+sends.
 """
 
 from __future__ import annotations
