@@ -108,7 +108,10 @@ def new_figure(width: float = FULL, height: float = 2.6) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str, forms: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
-    """``name.pdf`` and ``name.png`` in ``folder``; the same figure gives the same bytes."""
+    """``name.pdf`` and ``name.png`` in ``folder``; the same figure gives the same bytes.
+
+    Its parts are laid out once, for the first form, and stay where they are: that takes longer than all else.
+    """
     paths = [folder / f"{name}.{form}" for form in forms]
     for path in paths:
         with style(), whole_file(path) as aside:
@@ -117,6 +120,7 @@ def save(figure: Figure, folder: Path, name: str, forms: tuple[str, ...] = ("pdf
             else:
                 dateless = {"CreationDate": None, "Producer": None, "Creator": None}
                 figure.savefig(aside, format="pdf", metadata=dateless)
+        figure.set_layout_engine("none")
     return paths
 
 

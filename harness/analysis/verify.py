@@ -130,7 +130,7 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
     if is_efficiency(run_dir):
         raise InputError(f"every number of {run_dir} comes from its {MEASUREMENTS}; there are no cells to trace")
     run = load_run(run_dir)
-    tables = {found.name: found for _, found in make_tables(run, Failures())}
+    tables = {found.name: found for _, found in make_tables(run, Failures(), filed=True)}
     if table not in tables:
         raise InputError(f"no table '{table}' in {run_dir}; {nearest(table, tables)}")
     found = tables[table]
@@ -201,9 +201,8 @@ def _same(stored: float | None, derived: float) -> bool:
 
 def _table_checks(subject: Run | Efficiency) -> Iterator[Check]:
     failures = Failures()
-    for maker, table in make_tables(subject, failures):
-        if not maker.page_only:
-            yield from _file_checks(subject.path / "tables", table)
+    for _, table in make_tables(subject, failures, filed=True):
+        yield from _file_checks(subject.path / "tables", table)
     yield from (Check(failure.what, f"can't be derived: {failure.kind}: {failure.message}") for failure in failures)
 
 

@@ -97,7 +97,9 @@ def test_what_was_not_trained_has_no_curve_and_no_seconds(own_run, draw):
         assert run.label("no-mi-loss") not in [line.get_label() for line in axis.lines]
     axis = draw(AccuracyAgainstCost, run).axes[0]
     level = curve_of(axis, run.label("no-mi-loss"))
-    assert level.get_ydata()[0] == pytest.approx(np.mean(list(run.by_seed("ml-100k", "no-mi-loss", "ndcg@10").values())))
+    assert level.get_ydata()[0] == pytest.approx(
+        np.mean(list(run.by_seed("ml-100k", "no-mi-loss", "ndcg@10").values()))
+    )
     assert axis.get_xlim()[0] > 1  # an axis in seconds of training
 
 
