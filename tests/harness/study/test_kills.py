@@ -1,7 +1,7 @@
 """Workers and main are killed before each of their file and database steps; the same command then ends the run.
 
 Main and its workers are forks of one process, so that a run takes a fraction of a second. The steps are those that
-Python announces (files that are written, renamed, locked, removed) and the statements and commits that SQLAlchemy sends.
+Python announces (files that are written, renamed, locked, removed) and the statements and commits of SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -304,3 +304,7 @@ def test_kills_at_some_steps(tmp_path):
 @pytest.mark.parametrize("role", ["main", "worker"])
 def test_kills_at_every_step(role, workers, tmp_path):
     run_apart(tmp_path, None, workers, True, [role])
+
+
+def test_kills_on_postgresql(tmp_path, postgres):
+    run_apart(tmp_path, postgres.url, 2, False, ["main", "worker"])
