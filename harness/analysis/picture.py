@@ -52,7 +52,7 @@ def hover_points(figure: Figure) -> dict[str, Any]:
     for axis in figure.axes:
         if not axis.get_visible():
             continue
-        titles = axis.get_xlabel() or "x", axis.get_ylabel() or axis.get_title("left") or "y"
+        titles = _quantity(axis, "x"), _quantity(axis, "y")
         for label, points in _series(axis):
             inside = points[np.isfinite(points).all(axis=1)]
             on_screen = axis.transData.transform(inside) if len(inside) else inside
@@ -65,6 +65,14 @@ def hover_points(figure: Figure) -> dict[str, Any]:
                 at = axes.setdefault(titles, len(axes)), labels.setdefault(label, len(labels))
                 found.append([round(float(left), 4), round(1 - float(up), 4), *at, *texts])
     return {"labels": list(labels), "axes": list(axes), "points": found[:MOST_POINTS]}
+
+
+def _quantity(axis: Axes, way: str) -> str:
+    """What an axis shows: by its own label, that of a panel with the same axis, the figure's, or the panel's title."""
+    siblings = axis.get_shared_x_axes() if way == "x" else axis.get_shared_y_axes()
+    labels = [getattr(panel, f"get_{way}label")() for panel in (axis, *siblings.get_siblings(axis))]
+    labels.append(getattr(axis.figure, f"get_sup{way}label")())
+    return next(filter(None, labels), axis.get_title("left") if way == "y" else way)
 
 
 def _series(axis: Axes) -> Iterator[tuple[str, np.ndarray]]:
