@@ -295,7 +295,7 @@ def test_labels_reach_the_page_as_text_alone(tmp_path):
     for uri in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", text):
         assert b"<img" not in base64.b64decode(uri)
     points = [json.loads(html.unescape(found)) for found in re.findall(r'data-points="([^"]*)"', text)]
-    assert f"{evil} a" in points[0]["labels"]
+    assert any(f"{evil} a" in picture["labels"] for picture in points)
 
 
 def test_the_index_lists_every_run_even_a_damaged_one(tmp_path, harness):
