@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 2
 
-.PHONY: install ablations smoke test lint clean
+.PHONY: install ablations smoke test coverage types lint clean
 
 install: $(VENV)/.installed
 
@@ -29,9 +29,16 @@ smoke: install
 test: install
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_OPTIONS)
 
-lint: install
+# The tests with what they reach, subprocesses included: a table here, the lines in build/coverage/index.html.
+coverage: install
+	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_OPTIONS)
+
+types: install
+	$(BIN)/python -m mypy
+
+lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build .coverage* .mypy_cache *.egg-info

@@ -72,12 +72,12 @@ class LaggedAction(ItemOnly):
         self.start = nn.Parameter(torch.empty(config.dim).normal_(std=0.02))
 
     def tokens(self, batch: Batch) -> Tensor:
-        actions = self.action_encoder(self.labels(batch)[:, :-1])  # (B, L - 1, d)
+        actions = self.action_encoder(batch.labels()[:, :-1])  # (B, L - 1, d)
         start = self.start.expand(len(actions), 1, -1)
         return super().tokens(batch) + torch.cat((start, actions), 1)
 
     def candidate_tokens(self, batch: Batch, candidates: Tensor) -> Tensor:
-        before = self.action_encoder(self.labels(batch).flatten(0, 1)[batch.last()])  # (B, d)
+        before = self.action_encoder(batch.labels().flatten(0, 1)[batch.last()])  # (B, d)
         return super().candidate_tokens(batch, candidates) + before[:, None]
 
 
@@ -104,7 +104,7 @@ class ItemActionSum(Ranker[RankerConfig]):
 
     def states(self, batch: Batch, own_action: bool, record: Weights | None = None) -> Tensor:
         items, at = self.item_embedding(batch.items), self.places(batch)
-        x = self.dropout(items) + self.action_encoder(self.labels(batch))  # (B, L, d)
+        x = self.dropout(items) + self.action_encoder(batch.labels())  # (B, L, d)
         if own_action:
             for layer in self.layers:
                 x = self.causal(layer, x, at, record)
@@ -126,7 +126,7 @@ class ItemActionSum(Ranker[RankerConfig]):
 
     def candidate_states(self, batch: Batch, candidates: Tensor) -> Tensor:
         at = self.places(batch)
-        x = self.dropout(self.item_embedding(batch.items)) + self.action_encoder(self.labels(batch))
+        x = self.dropout(self.item_embedding(batch.items)) + self.action_encoder(batch.labels())
         cache: Cache = []
         for layer in self.layers:
             x = self.causal(layer, x, at, cache=cache)

@@ -30,6 +30,8 @@ class BaseRate(Recommender[Settings]):
     needs = Needs(actions=True)
     fidelity = Fidelity(paper="base rate of each action: the constant that NE is measured against", status="control")
 
+    rate: Tensor
+
     def __init__(self, config: Settings, schema: Schema) -> None:
         super().__init__(config, schema)
         if schema.action_counts is None or schema.item_counts is None:
@@ -39,7 +41,7 @@ class BaseRate(Recommender[Settings]):
         self.register_buffer("rate", rate.clamp(0.5 / events, 1 - 0.5 / events).float())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        labels = batch.supervised(batch.actions)  # (V, A)
+        labels = batch.supervised(batch.labels())  # (V, A)
         logits = batch.supervised(self.predict_actions(batch))
         return {"bce": F.binary_cross_entropy_with_logits(logits, labels)}
 
@@ -69,7 +71,8 @@ class UserBaseRate(BaseRate):
 
     def predict_actions(self, batch: Batch) -> Tensor:
         strength = self.log_strength.exp()  # (A,)
-        with_it = batch.actions.cumsum(1) - batch.actions  # (B, L, A): among the events before
+        labels = batch.labels()
+        with_it = labels.cumsum(1) - labels  # (B, L, A): among the events before
         events = torch.arange(batch.items.shape[1], device=batch.items.device)[:, None]  # (L, 1)
         without_it = events - with_it
         return (with_it + strength * self.rate).log() - (without_it + strength * (1 - self.rate)).log()

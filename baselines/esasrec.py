@@ -17,6 +17,7 @@ from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Recommende
 from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
 from harness.models.blocks.dropout import Dropout
 from harness.models.blocks.heads import linear_cross_entropy, sampled_softmax
+from harness.models.blocks.module_list import ModuleList
 from harness.settings import Settings
 
 __all__ = ["ESASRec", "ESASRecConfig", "LiGRLayer"]
@@ -117,7 +118,7 @@ class ESASRec(Recommender[ESASRecConfig]):
         self.positions = nn.Embedding(schema.max_length, c.dim)
         self.table_dropout = Dropout(c.table_dropout)
         self.input_dropout = Dropout(c.dropout)
-        self.layers = nn.ModuleList(LiGRLayer(c.dim, c.heads, c.inner, c.dropout) for _ in range(c.layers))
+        self.layers = ModuleList(LiGRLayer(c.dim, c.heads, c.inner, c.dropout) for _ in range(c.layers))
         for name, parameter in self.named_parameters():  # no norm closes the stack
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)

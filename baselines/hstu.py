@@ -21,6 +21,7 @@ from harness.models.blocks.attention import evaluation_mode, event_positions
 from harness.models.blocks.causal_union import Part
 from harness.models.blocks.heads import linear_cross_entropy, sampled_softmax
 from harness.models.blocks.hstu import HSTULayer
+from harness.models.blocks.module_list import ModuleList
 from harness.models.blocks.places import places
 from harness.settings import Settings
 
@@ -101,7 +102,7 @@ class HSTU(Recommender[HSTUConfig]):
         self.positions = nn.Embedding(schema.max_length, c.dim)
         nn.init.xavier_normal_(self.positions.weight)
         self.dropout = nn.Dropout(c.dropout)
-        self.layers = nn.ModuleList(
+        self.layers = ModuleList(
             HSTULayer(c.dim, c.heads, c.dropout, schema.max_length, c.time_bias) for _ in range(c.layers)
         )
 

@@ -110,7 +110,7 @@ class Interleaved(Ranker[InterleavedConfig]):
 
     def _tokens(self, batch: Batch) -> tuple[Tensor, Places]:
         """i_0, a_0, i_1, a_1, ...: (B, 2L, d), and their places."""
-        items, actions = self.dropout(self.item_embedding(batch.items)), self.action_encoder(self.labels(batch))
+        items, actions = self.dropout(self.item_embedding(batch.items)), self.action_encoder(batch.labels())
         x = torch.stack((items, actions), 2).flatten(1, 2)  # (B, L, 2, d) -> (B, 2L, d)
         position = torch.arange(x.shape[1], device=x.device)
         if self.config.positions == "event":

@@ -23,6 +23,8 @@ class Popularity(Recommender[Settings]):
     tasks = frozenset({Task.RETRIEVAL})
     fidelity = Fidelity(paper="most popular items: the floor of the ranking models", status="control")
 
+    log_counts: Tensor
+
     def __init__(self, config: Settings, schema: Schema) -> None:
         super().__init__(config, schema)
         if schema.item_counts is None:

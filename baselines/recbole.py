@@ -106,7 +106,7 @@ class RecBoleFamily:
         return _member(name)
 
 
-class RecBoleModel(Recommender[Settings]):
+class RecBoleModel(Recommender[Any]):
     """One of RecBole's models, trained on its own unit: a prefix and its next item."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.RETRIEVAL})
@@ -137,7 +137,7 @@ class RecBoleModel(Recommender[Settings]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """RecBole's own loss over the supervised positions of ``batch``, each with the prefix that ends there."""
         width = batch.items.shape[1]
-        rows, last = batch.valid // width, batch.valid % width  # (V,) each
+        rows, last = batch.positions() // width, batch.positions() % width  # (V,) each
         inside = torch.arange(width, device=last.device) <= last[:, None]  # (V, L)
         fields = self.fields(batch.items[rows] * inside, last + 1, batch.users[rows])
         target = batch.next_items()  # (V,)
@@ -345,11 +345,11 @@ def import_recbole(module: str) -> ModuleType:
 @contextmanager
 def numpy_float() -> Iterator[None]:
     """``np.float``, which RecBole's metrics use and NumPy has no more, for the length of a block."""
-    np.float = float
+    np.float = float  # type: ignore[attr-defined]  # it is the purpose to add it
     try:
         yield
     finally:
-        del np.float
+        del np.float  # type: ignore[attr-defined]  # and to take it away
 
 
 class _Empty(ModuleType):
@@ -362,7 +362,10 @@ class _Empty(ModuleType):
 
 def _read_yaml(*path: str) -> tuple[str, dict[str, Any]]:
     """Text and content of one of RecBole's settings files."""
-    text = Path(find_spec("recbole").origin).parent.joinpath("properties", *path).read_text(encoding="utf-8")
+    spec = find_spec("recbole")
+    assert spec, "the models were imported from it"
+    assert spec.origin
+    text = Path(spec.origin).parent.joinpath("properties", *path).read_text(encoding="utf-8")
     return text, yaml.safe_load(text)
 
 

@@ -97,6 +97,8 @@ class SASRec(Recommender[SASRecConfig]):
         "warmup_steps": 0,
     }
 
+    mass: Tensor
+
     def __init__(self, config: SASRecConfig, schema: Schema) -> None:
         super().__init__(config, schema)
         c = config

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from harness.errors import InputError
 from harness.interface import Batch, Choice, Fidelity, Needs, Ranking, Recommender, Schema, Task
 from harness.models.blocks.t5 import Positions, Stack
 from harness.models.blocks.trie import Beams, Trie, beam_search, score_catalogue
@@ -83,7 +84,7 @@ class TIGER(Recommender[TIGERConfig]):
     Config = TIGERConfig
     tasks = frozenset({Task.RETRIEVAL})
     needs = Needs(codes=True, unique_codes=True, rows="prefixes")
-    exact: ClassVar[bool] = False
+    exact = False
     training_defaults: ClassVar[dict[str, Any]] = {
         "optimizer": "adam",
         "learning_rate": 1e-3,
@@ -125,8 +126,13 @@ class TIGER(Recommender[TIGERConfig]):
         ),
     )
 
+    tokens: Tensor
+    future: Tensor
+
     def __init__(self, config: TIGERConfig, schema: Schema) -> None:
         super().__init__(config, schema)
+        if schema.codes is None:
+            raise InputError("TIGER needs the items' codes; add an 'items' section to the study")
         self.exact = config.decoding == "exact"
         self.trie = Trie(schema.codes, schema.code_sizes)
         self.levels = len(schema.code_sizes)
@@ -217,7 +223,7 @@ class TIGER(Recommender[TIGERConfig]):
         memory, mask = self.encode(batch, table)
         positions = None
         if self.causal:
-            positions = Positions(batch.valid, *batch.items.shape)
+            positions = Positions(batch.positions(), *batch.items.shape)
             event = torch.arange(batch.items.shape[1], device=batch.items.device).repeat_interleave(self.levels)
             mask = self.visible(event, self.token_events(memory.shape[1]))  # (1, L * m, S)
         given = F.pad(target[:, :-1], (1, 0), value=START)
@@ -238,21 +244,21 @@ class TIGER(Recommender[TIGERConfig]):
     def start(self, batch: Batch) -> Decoding:
         """The encoder's work for a batch, before the first level is decoded."""
         memory, mask = self.encode(batch, self.table())
-        return Decoding([layer.cross.keys_values(memory) for layer in self.decoder.layers], mask, [])
+        return Decoding([layer.memory(memory) for layer in self.decoder.layers], mask, [])
 
     def step(
         self, state: Decoding, level: int, parents: Tensor | None, codes: Tensor | None
     ) -> tuple[Tensor, Decoding]:
         """One level of the decoder, see :data:`harness.models.blocks.trie.Step`."""
         table = self.table()
-        if level == 0:
+        if codes is None:
             tokens = torch.full((state.mask.shape[0], 1), START, device=state.mask.device)
         else:
             tokens = codes + self.blocks[level - 1].start  # (B, W)
-        past = [_follow(position, parents) for position in state.past]
+        past = [] if parents is None else [_follow(position, parents) for position in state.past]
         bias = self.decoder.bias(level + 1)[0, :, -1]  # (H, level + 1)
         x = F.embedding(tokens, table)  # (B, W, D)
-        own = []
+        own: list[Tensor] = []
         for depth, layer in enumerate(self.decoder.layers):
             positions = [(p[:, :, 2 * depth], p[:, :, 2 * depth + 1]) for p in past]
             x, keys_values = layer.step(x, positions, bias, state.memory[depth], state.mask)
@@ -291,6 +297,7 @@ class TIGER(Recommender[TIGERConfig]):
         if self.exact:
             return super().rank_items(batch, k)
         found = self.generate(batch, self.config.beams)
+        assert found.items is not None, "a constrained search finds items"
         shown = min(k, found.items.shape[1])
         missing = min(k, self.schema.n_items) - shown
         return Ranking(

@@ -62,6 +62,9 @@ class Transitions(Recommender[TransitionsConfig]):
         departures=("TGH's features of items are left out",),
     )
 
+    graph: Tensor
+    shares: Tensor
+
     def __init__(self, config: TransitionsConfig, schema: Schema) -> None:
         super().__init__(config, schema)
         if schema.train_items is None or schema.train_users is None or schema.item_counts is None:

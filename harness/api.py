@@ -300,12 +300,16 @@ class Run:
             raise InputError(f"{self.path} has no table '{name}'; {nearest(name, known)}")
         return pd.read_csv(path)
 
-    def report(self) -> Report:
+    def report(self, text: float = 455, column: float = 241) -> Report:
         """Derives every table, figure and the report again from the rows; returns the files, the main table, the
-        verdict, and what could not be made."""
+        verdict, and what could not be made.
+
+        ``text`` and ``column``: widths in points that LaTeX tables must fit, of the text and of one of two columns.
+        """
+        from harness.analysis.render.latex import Widths
         from harness.analysis.report import write_report
 
-        return write_report(self.path)
+        return write_report(self.path, Widths(text=text, column=column))
 
     def warnings(self) -> list[str]:
         """What a reader of the report must know, one sentence each."""

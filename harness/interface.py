@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from harness.errors import InputError
 from harness.settings import Settings
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Task",
 ]
 
+NO_ACTIONS = "this model needs action labels and the data set has none; declare them under data.actions"
 
 ConfigT = TypeVar("ConfigT", bound=Settings)
 """A model's own settings, the type of its ``config``."""
@@ -140,15 +142,25 @@ class Batch:
         rows = torch.arange(self.items.shape[0], device=self.items.device)
         return rows * self.items.shape[1] + self.lengths - 1
 
+    def positions(self) -> Tensor:
+        """(V,) :attr:`valid` of a batch that has it."""
+        assert self.valid is not None, "this batch supervises no position"
+        return self.valid
+
     def supervised(self, values: Tensor) -> Tensor:
         """values (B, L, ...) at the supervised positions: (V, ...)."""
-        assert self.valid is not None, "this batch supervises no position"
-        return values.flatten(0, 1).index_select(0, self.valid)
+        return values.flatten(0, 1).index_select(0, self.positions())
 
     def next_items(self) -> Tensor:
         """(V,) int64: the items after the supervised positions."""
         assert self.targets is not None, "this batch has no targets"
         return self.supervised(self.targets)
+
+    def labels(self) -> Tensor:
+        """(B, L, A) :attr:`actions`; raises InputError where the data have none."""
+        if self.actions is None:
+            raise InputError(NO_ACTIONS)
+        return self.actions
 
 
 @dataclass
@@ -192,7 +204,7 @@ class Recommender(nn.Module, ABC, Generic[ConfigT]):
     fidelity: ClassVar[Fidelity]
     training_defaults: ClassVar[dict[str, Any]] = {}
     """The model's own defaults for ``harness.training_config.TrainingConfig`` (learning rate, batch size, ...)."""
-    exact: ClassVar[bool] = True
+    exact: bool = True
     """True where ``score_items`` answers. False: the model only searches, through ``rank_items``."""
 
     def __init__(self, config: ConfigT, schema: Schema) -> None:

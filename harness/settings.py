@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import InputError, nearest
 
@@ -45,7 +46,7 @@ def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "-
     return parse(kind, values, where)
 
 
-def _explain(kind: type[BaseModel], problem: dict[str, Any], where: str) -> str:
+def _explain(kind: type[BaseModel], problem: ErrorDetails, where: str) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":

@@ -81,9 +81,12 @@ def fit(
     folder: Path,
     made_with: str = "",
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_step: Callable[[float], None] = lambda part: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Trains ``model`` until its budget or patience ends; keeps a checkpoint in ``folder`` after each epoch.
+
+    ``on_epoch`` hears the history's row of each epoch, ``on_step`` before each step the part of its epoch that is done.
 
     ``made_with`` names the code, versions and hardware that the bits of the result depend on: a checkpoint made with
     others is left aside, and the cell starts anew. A model without parameters is left as it is, after no epoch.
@@ -107,7 +110,7 @@ def fit(
 
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
-        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, should_stop)
+        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, on_step, should_stop)
         started = time.perf_counter()
         if epoch % budget.eval_every == 0 or epoch == budget.epochs:
             predicted, value, tracked = _validate(model, data, primary)
@@ -125,11 +128,11 @@ def fit(
         on_epoch(row)
 
     model.load_state_dict(best)
-    stopped = "budget" if state.epoch >= budget.epochs else "patience"
+    stopped: Literal["budget", "patience"] = "budget" if state.epoch >= budget.epochs else "patience"
     return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation)
 
 
-def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float]]:
+def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float | None]]:
     """Predictions on the validation part, their primary metric, and what the history keeps of them."""
     predicted = data.predict(model, "valid")
     summary = data.summarise(predicted.rows)
@@ -168,6 +171,7 @@ def _train_epoch(
     budget: Budget,
     state: _State,
     seed: int,
+    on_step: Callable[[float], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """One pass over the training windows; returns the history row but for the validation's part."""
@@ -190,8 +194,9 @@ def _train_epoch(
     read = torch.zeros((), dtype=torch.int64, device=device)
     rate = training.learning_rate
     model.train()
-    for batch, waited in _timed(batches):
+    for done, (batch, waited) in enumerate(_timed(batches)):
         data_seconds += waited
+        on_step(done / n_batches)
         if should_stop():
             raise Interrupted
         rate = _learning_rate(training, state.step, state.total_steps)
@@ -202,7 +207,7 @@ def _train_epoch(
             loss = torch.stack(list(terms.values())).sum()
         _update(model, optimizer, loss, training.clip_norm)
         state.step += 1
-        state.supervised += len(batch.valid)
+        state.supervised += len(batch.positions())
         read += batch.lengths.sum()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0) + term.detach()
@@ -308,7 +313,7 @@ def _flops_per_event(model: Recommender, data: TaskData, training: TrainingConfi
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         torch.stack(list(model.losses(batch).values())).sum().backward()
     model.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / len(batch.valid)
+    return counter.get_total_flops() / len(batch.positions())
 
 
 def _save(

@@ -158,7 +158,7 @@ class AttnLFA(Ranker[AttnLFAConfig]):
 
     def _values(self, batch: Batch) -> Tensor:
         """(B, H, L, D): what an event's actions are worth to later ones."""
-        encoded = self.action_norm(self.action_encoder(self.labels(batch)))
+        encoded = self.action_norm(self.action_encoder(batch.labels()))
         return self.value(encoded).unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
 
     def _similarity(self, hidden: Tensor, embedded: Tensor, at: Places) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Schema
 from harness.models.blocks.causal_union import Part
 from harness.models.blocks.places import Places
-from harness.models.blocks.ranker import Ranker, RankerConfig, Weights, rms_norm
+from harness.models.blocks.ranker import Layer, Ranker, RankerConfig, Weights, rms_norm
 
 __all__ = ["AttnMVP", "AttnMVPConfig"]
 
@@ -145,7 +145,7 @@ class AttnMVP(Ranker[AttnMVPConfig]):
         """The item stream (B, L, d) after all layers, and each layer's keys, item values and action values."""
         at = self.places(batch)
         x = self.dropout(self.item_embedding(batch.items))  # (B, L, d)
-        encoded = self.action_norm(self.action_encoder(self.labels(batch)))  # (B, L, d)
+        encoded = self.action_norm(self.action_encoder(batch.labels()))  # (B, L, d)
         projected = [self._heads(project(encoded)) for project in self.values]  # (B, H, L, D) each
         cache = []
         for index, layer in enumerate(self.layers):
@@ -176,23 +176,22 @@ class AttnMVP(Ranker[AttnMVPConfig]):
     ) -> Tensor:
         """What layer ``index`` reads: ``see`` pools the values of earlier events and the query's own key and value."""
         strict = self.config.diagonal == "strict"
-        if strict:
-            own = self._null_of(self.null, index, own[1])
+        seen: Own = self._null_of(self.null, index, own[1]) if strict else own
         if not self._two_sums(own_action=False):
-            return see(items + actions, own)
-        read_items = see(items, own)
+            return see(items + actions, seen)
+        read_items = see(items, seen)
         if self.action_null is not None:
-            own = self._null_of(self.action_null, index, read_items)
+            seen = self._null_of(self.action_null, index, read_items)
         elif not strict:
-            own = own[0], torch.zeros_like(own[1])
-        read_actions = see(actions, own)
+            seen = own[0], torch.zeros_like(own[1])
+        read_actions = see(actions, seen)
         if self.config.mixing == "concat":
             return torch.cat((read_items, read_actions), -1)  # (B, H, L, 2D)
         return read_items + read_actions
 
     @staticmethod
     def _see(
-        layer: nn.Module,
+        layer: Layer,
         query: Tensor,
         at: Places,
         key: Tensor,
@@ -209,7 +208,7 @@ class AttnMVP(Ranker[AttnMVPConfig]):
 
     @staticmethod
     def _see_beside(
-        layer: nn.Module,
+        layer: Layer,
         query: Tensor,
         there: Places,
         key: Tensor,

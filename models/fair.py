@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Needs, Recommender, Schema, Task
 from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
-from harness.models.blocks.auxiliary_losses import NoiseForm, info_nce, map_noise_loss, noise_loss
+from harness.models.blocks.auxiliary_losses import NoiseForm, info_nce, layers_noise_loss, noise_loss
 from harness.models.blocks.code_heads import code_cross_entropy, level_rows, level_states
 from harness.models.blocks.dropout import Dropout
 from harness.models.blocks.focused_attention import FocusedAttention, FocusLambda, LambdaPer, Normalisation
@@ -114,7 +114,7 @@ class FAIRConfig(Settings):
 class FAIR(Recommender[FAIRConfig]):
     """Causal Transformer over items made of codes; all codes of the next item are predicted at once."""
 
-    Config = FAIRConfig
+    Config: ClassVar[type[Settings]] = FAIRConfig
     tasks = frozenset({Task.RETRIEVAL})
     needs = Needs(codes=True)
     fidelity = Fidelity(
@@ -199,6 +199,13 @@ class FAIR(Recommender[FAIRConfig]):
         "warmup_steps": 0,
     }
 
+    codes: Tensor
+    tokens: Tensor
+    level_rows: Tensor
+    level_bias: Tensor | None
+    level_sizes: Tensor
+    level_first: Tensor
+
     def __init__(self, config: FAIRConfig, schema: Schema) -> None:
         super().__init__(config, schema)
         if schema.codes is None:
@@ -210,9 +217,8 @@ class FAIR(Recommender[FAIRConfig]):
         self.mask_token = int(sizes.sum())
         self.table = nn.Embedding(self.mask_token + 1, c.dim)  # the codes of level 0, of level 1, ..., the mask token
         self.output_table = None if c.tied else nn.Embedding(self.mask_token, c.dim)
-        tokens_per_event = self.levels if c.granularity == "code" else 1
-        self.tokens_per_event = tokens_per_event
-        self.positions = nn.Embedding(schema.max_length * tokens_per_event, c.dim)
+        self.tokens_per_event = self.levels if c.granularity == "code" else 1
+        self.positions = nn.Embedding(schema.max_length * self.tokens_per_event, c.dim)
         self.input_dropout = Dropout(c.embedding_dropout)
         self.transformer = Transformer(
             self._attention_layer,
@@ -239,7 +245,7 @@ class FAIR(Recommender[FAIRConfig]):
         self.register_buffer("level_sizes", sizes, persistent=False)
         self.register_buffer("level_first", first_rows, persistent=False)
 
-    def _attention_layer(self, layer: int) -> nn.Module:
+    def _attention_layer(self, layer: int) -> FocusedAttention | SelfAttention:
         c = self.config
         if c.attention == "focused":
             return FocusedAttention(
@@ -312,7 +318,7 @@ class FAIR(Recommender[FAIRConfig]):
         if c.noise_weight > 0:
             if compare_maps:
                 pairs = ([self.supervised_rows(half, batch) for half in layer.chunk(2)] for layer in maps)
-                noise = sum(map_noise_loss(clean, noisy, c.noise_form) for clean, noisy in pairs) / c.layers
+                noise = layers_noise_loss(pairs, c.noise_form)
             else:
                 noise = noise_loss(hidden, batch.supervised(noisy_states), c.noise_form, c.noise_margin)
             terms["noise"] = c.noise_weight * noise
@@ -356,10 +362,7 @@ class FAIR(Recommender[FAIRConfig]):
         return F.log_softmax(self.code_logits(self.user_states(batch), self.code_table()).float(), dim=-1)
 
     def score_items(self, batch: Batch) -> Tensor:
-        """(B, N): the mean over levels of the log-probability of the item's code.
-
-        Needs B * (N + m * K) floats.
-        """
+        """(B, N): the mean over levels of the log-probability of the item's code. Needs B * (N + m * K) floats."""
         log_probs = self.code_log_probs(batch)
         width = log_probs.shape[2]
         rows = self.codes[1:] + torch.arange(self.levels, device=log_probs.device) * width  # (N, m)

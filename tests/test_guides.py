@@ -36,7 +36,7 @@ def blocks(guide: str, language: str) -> list[str]:
 def site(tmp_path_factory) -> Path:
     """A folder with the packages of all guides, as pip installs them anywhere."""
     target = tmp_path_factory.mktemp("site")
-    for guide in ("metric.md", "dataset.md", "splitter.md", "probe.md"):
+    for guide in ("metric.md", "dataset.md", "splitter.md", "probe.md", "table.md", "figure.md"):
         source = tmp_path_factory.mktemp("source")
         text = (GUIDES / guide).read_text(encoding="utf-8")
         name = re.search(r"^`(\w+\.py)`", text, flags=re.M).group(1)
@@ -139,3 +139,24 @@ def test_a_probe(guided, harness):
     refused = harness("run", "--study", "guided.yaml", "--set", "probes.repeats.last=5", env=guided.env)
     assert refused.returncode == 2
     assert "last" in refused.stderr
+
+
+def test_a_table_and_a_figure(guided, harness):
+    folder = guided("metrics: [ndcg@10]\nprimary: ndcg@10")
+    table = pd.read_csv(folder / "tables" / "median-ranks.csv")
+    ranks = {}
+    for cell in folder.glob("cells/*"):
+        card = json.loads((cell / "cell.json").read_text())
+        rows = pd.read_parquet(cell / "rows.parquet").query("phase == 'test'")["rank_unseen"].to_numpy(float)
+        ranks.setdefault(card["variant"], []).append(np.nanmedian(rows))
+    shown = table.set_index("label")["Median rank"]
+    assert shown.to_dict() == pytest.approx({variant: np.nanmedian(found) for variant, found in ranks.items()})
+    for name in ("rank-curve.pdf", "rank-curve.png", "column/rank-curve.pdf"):
+        assert (folder / "figures" / name).stat().st_size > 1000
+    page = (folder / "report.html").read_text()
+    assert "Median rank of the test targets" in page
+    assert "Share of test targets among the first K items" in page
+    checked = harness("verify", "--study", "guided", env=guided.env)
+    assert checked.returncode == 0, checked.stdout
+    assert "median-ranks" in harness("list", "tables", env=guided.env).stdout
+    assert "rank-curve" in harness("list", "figures", env=guided.env).stdout

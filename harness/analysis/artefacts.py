@@ -192,11 +192,11 @@ def registered(kind: str, failures: Failures) -> list[Any]:
     )  # fmt: skip
 
 
-def make_tables(subject: Any, failures: Failures) -> list[tuple[ReportTable, Table]]:
-    """Every table that applies, in the report's order, each with what made it."""
+def make_tables(subject: Any, failures: Failures, *, filed: bool = False) -> list[tuple[ReportTable, Table]]:
+    """Every table that applies, or only those with files, in the report's order; each with what made it."""
     found: list[tuple[ReportTable, Table]] = []
     for maker in registered("tables", failures):
-        if not isinstance(subject, maker.subject):
+        if not isinstance(subject, maker.subject) or (filed and maker.page_only):
             continue
         with failures.kept(f"table {maker.name}"):
             if maker.applies(subject):
@@ -215,7 +215,7 @@ def tables_of(subject: Any) -> list[Table]:
         InputError: a table could not be made.
     """
     failures = Failures()
-    found = [table for maker, table in make_tables(subject, failures) if not maker.page_only]
+    found = [table for _, table in make_tables(subject, failures, filed=True)]
     if failures:
         raise InputError(str(failures[0]))
     return found
@@ -229,8 +229,8 @@ def pictures(subject: Any, failures: Failures) -> list[Picture]:
             continue
         for dataset in subject.datasets if isinstance(maker, DatasetFigure) else [None]:
             parts = () if dataset is None else (dataset,)
-            several = dataset is not None and len(subject.datasets) > 1
-            name = f"{maker.name}-{as_file_name(dataset)}" if several else maker.name
+            alone = dataset is None or len(subject.datasets) == 1
+            name = maker.name if dataset is None or alone else f"{maker.name}-{as_file_name(dataset)}"
             with failures.kept(f"figure {name}"):
                 if maker.applies(subject, *parts):
                     _check_name(name, [picture.name for picture in found])

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.analysis.rows import Run
-from harness.analysis.statistics import two_level_interval
+from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError, nearest
 
 __all__ = ["between_runs"]

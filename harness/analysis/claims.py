@@ -87,6 +87,13 @@ class Claim(Settings):
             raise ValueError(f"claim '{self.id}' needs either arm, than and expect, or sweep: true")
         return self
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """``arm`` and ``than`` of a claim that compares two."""
+        assert self.arm is not None, "a sweep compares no pair"
+        assert self.than is not None
+        return self.arm, self.than
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -183,8 +190,8 @@ def claims_for(run: Run, claims: Iterable[Claim]) -> list[Finding]:
             elif claim.by is None:
                 finding = _direction(run, dataset, claim, tested)
             else:
-                c = _looked_up(tested, dataset, claim.arm, claim.than)
-                finding = replace(_size(claim, c), compared=_minus(run, claim.arm, claim.than))
+                c = _looked_up(tested, dataset, *claim.pair)
+                finding = replace(_size(claim, c), compared=_minus(run, *claim.pair))
             findings.append(replace(finding, run=str(run.study.get("run") or run.name), dataset=dataset))
     return findings
 
@@ -275,16 +282,20 @@ def _minus(run: Run, arm: str, than: str) -> str:
 
 
 def _direction(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparison]) -> Finding:
-    turned = (dataset, claim.than, claim.arm) in tested
-    arm, than = (claim.than, claim.arm) if turned else (claim.arm, claim.than)
+    arm, than = claim.pair
+    turned = (dataset, than, arm) in tested
+    if turned:
+        arm, than = than, arm
     c = tested.get((dataset, arm, than))
     if c is None:
         return Finding(claim, "not tested", detail=MISSING)
-    if c.verdict in ("better", "worse"):
-        agrees = (c.difference > 0) == ((claim.expect == "higher") != turned)
-        verdict: Verdict = "supported" if agrees else "contradicted"
-    else:
-        verdict = c.verdict
+    verdict: Verdict
+    match c.verdict:
+        case "better" | "worse":
+            agrees = (c.difference > 0) == ((claim.expect == "higher") != turned)
+            verdict = "supported" if agrees else "contradicted"
+        case other:
+            verdict = other
     return Finding(
         claim, verdict, estimate=c.difference, interval=c.interval, p=c.p_adjusted, seeds=c.seeds,
         compared=_minus(run, arm, than), turned=turned,
@@ -297,7 +308,8 @@ def _size(claim: Claim, c: Comparison | None) -> Finding:
         return Finding(claim, "not tested", detail=MISSING)
     interval = c.interval_percent
     if c.interval_users is not None:  # never the narrower one
-        interval = tuple(100 * end / abs(c.mean_b) for end in c.interval_users)
+        lowest, highest = c.interval_users
+        interval = 100 * lowest / abs(c.mean_b), 100 * highest / abs(c.mean_b)
     if interval is None and c.seeds > 1:  # the same difference in every seed
         interval = (c.percent, c.percent)
     verdict: Verdict = "undecided"
@@ -322,10 +334,10 @@ def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
     for dim in measured.study["dims"]:
         found = []
         for length in measured.study["lengths"]:
-            ours, theirs = (measured.steps(variant, dim, length) for variant in (claim.arm, claim.than))
+            ours, theirs = (measured.steps(variant, dim, length) for variant in claim.pair)
             # The ratio within a turn is what is compared, so that a slow moment of the machine counts for both.
             finding = _size(claim, compare(100 * ours / theirs, np.full(len(ours), 100.0)))
-            compared = f"{measured.label(claim.arm)} − {measured.label(claim.than)}"
+            compared = " − ".join(measured.label(variant) for variant in claim.pair)
             found.append(replace(finding, dataset=f"width {dim}, length {length}", compared=compared))
         sign = -1 if claim.expect == "higher" else 1
         least = max(found, key=lambda finding: sign * (finding.estimate or 0))
@@ -343,8 +355,9 @@ def _sweep(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparis
     sign = -1 if less_is_better(claim.quantity) else 1
     best = max(levels, key=lambda v: sign * np.mean(means[v]))
     ends, inner = (levels[0], levels[-1]), levels[1:-1]
-    pairs = {rival: _looked_up(tested, dataset, best, rival) for rival in (ends if best in inner else inner)}
-    if None in pairs.values():
+    looked_up = {rival: _looked_up(tested, dataset, best, rival) for rival in (ends if best in inner else inner)}
+    pairs = {rival: c for rival, c in looked_up.items() if c is not None}
+    if len(pairs) < len(looked_up):
         return Finding(claim, "not tested", detail=f"{MISSING}; a sweep needs `contrasts: all-pairs`")
     decided = all(c.verdict == "better" for c in pairs.values())
     verdict: Verdict = ("supported" if best in inner else "contradicted") if decided else "undecided"

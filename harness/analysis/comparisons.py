@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.analysis.rows import Run, lower_is_better
-from harness.analysis.run_folder import LOOKS
-from harness.analysis.statistics import Comparison, TwoLevel, compare, family, two_level_interval
+from harness.analysis.run_files import LOOKS
+from harness.analysis.statistics import Comparison, compare, family
+from harness.analysis.two_levels import TwoLevel, two_level_interval
 from harness.files import write_json
 
 __all__ = [
@@ -44,7 +45,7 @@ def comparisons(run: Run, metric: str | None = None, candidates: str | None = No
         higher_is_better=not lower_is_better(metric),
         margin=lambda mean: margin_in_units(stated, mean),
         of_users=True,
-        users=lambda *contrast: run.differences(*contrast, metric, candidates=candidates).T,
+        users=lambda dataset, arm, than: run.differences(dataset, arm, than, metric, candidates=candidates).T,
     )
 
 

@@ -23,7 +23,7 @@ STATES = "state_cosine"
 
 def auxiliary_terms(history: pd.DataFrame) -> list[str]:
     """The loss terms whose gradients were measured against the main loss', which is the first."""
-    return [column.partition("/")[2] for column in history if column.startswith("gradient/")][1:]
+    return [name.partition("/")[2] for name in map(str, history) if name.startswith("gradient/")][1:]
 
 
 def training_warnings(run: Run, dataset: str) -> list[str]:

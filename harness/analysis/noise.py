@@ -203,8 +203,8 @@ def _notes(run: Run) -> tuple[str, ...]:
     """How histories were changed, and what fell out of them."""
     shares, dropped = noise_shares(run), []
     for dataset in run.datasets:
-        lost = [run.noise(cell).get(("dropped", "injected", shares[-1])) for cell in run.ids(dataset)]
-        lost = max((share for share in lost if share), default=0)  # the same in every cell that has it
+        found = [run.noise(cell).get(("dropped", "injected", shares[-1])) for cell in run.ids(dataset)]
+        lost = max((share for share in found if share), default=0.0)  # the same in every cell that has it
         if lost:
             where = f" on {dataset}" if len(run.datasets) > 1 else ""
             dropped.append(f"{100 * lost:.1f} % of the real events{where}")

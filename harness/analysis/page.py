@@ -23,7 +23,7 @@ from harness.analysis.picture import hover_points, svg_uri
 from harness.analysis.render import FILES, TWO_COLUMN
 from harness.analysis.render.page import file_links, html_table
 from harness.analysis.rows import Run
-from harness.analysis.run_folder import read_outside
+from harness.analysis.run_files import read_outside
 from harness.analysis.table import Table
 from harness.analysis.verdicts import headline, speed_headline, verdicts
 from harness.analysis.warnings import warnings_of
@@ -190,8 +190,9 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
 
 
 def _fingerprints(run: Run) -> list[tuple[str, str, str]]:
-    lines = []
-    for dataset, cells in run.finished.groupby("dataset", sort=False):
+    lines: list[tuple[str, str, str]] = []
+    for key, cells in run.finished.groupby("dataset", sort=False):
+        dataset = str(key)
         prints = run.cards[cells["id"].iloc[0]].get("fingerprints", {})
         lines += [(dataset, name, digest) for name, digest in sorted((prints.get("files") or {}).items())]
         lines += [(dataset, f"{kind}", prints[kind]) for kind in ("log", "split") if prints.get(kind)]

@@ -55,7 +55,8 @@ def hover_points(figure: Figure) -> dict[str, Any]:
         titles = axis.get_xlabel() or "x", axis.get_ylabel() or axis.get_title("left") or "y"
         for label, points in _series(axis):
             inside = points[np.isfinite(points).all(axis=1)]
-            places = figure.transFigure.inverted().transform(axis.transData.transform(inside)) if len(inside) else []
+            on_screen = axis.transData.transform(inside) if len(inside) else inside
+            places = figure.transFigure.inverted().transform(on_screen) if len(inside) else inside
             for (x, y), (left, up) in zip(inside, places, strict=True):
                 texts = (
                     _text(axis.xaxis.get_major_formatter(), axis.get_xticks(), x),

@@ -82,7 +82,7 @@ def deviation_limits(sd: float, seeds: int, confidence: float = LIMIT) -> tuple[
     _check(sd, 1 - confidence)
     if seeds < 2:
         raise InputError("a pilot needs at least 2 seeds to tell a spread")
-    low, high = stats.chi2.ppf([confidence, 1 - confidence], seeds - 1)
+    low, high = (stats.chi2.ppf(share, seeds - 1) for share in (confidence, 1 - confidence))
     return float(sd * np.sqrt((seeds - 1) / low)), float(sd * np.sqrt((seeds - 1) / high))
 
 

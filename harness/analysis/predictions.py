@@ -280,9 +280,9 @@ def _columns(path: Path, table: pa.Table, first_line: int | None) -> _Lists:
 
 def _exploded(path: Path, user: pa.Array, items: pa.Array, where: Callable[[int], str]) -> _Lists:
     """Lists of one row per user in long form, ranked by their order."""
-    if len(user.unique()) < len(user):
-        codes = user.dictionary_encode().indices.to_numpy()
-        raise InputError(f"{path}, {where(_first_repeat(codes))}: a second list of the same user; keep one of the two")
+    again = _first_repeat(user.dictionary_encode().indices.to_numpy())
+    if again is not None:
+        raise InputError(f"{path}, {where(again)}: a second list of the same user; keep one of the two")
     if pa.types.is_string(items.type) or pa.types.is_large_string(items.type):
         text = pc.utf8_trim_whitespace(items)
         items = pc.utf8_split_whitespace(pc.if_else(pc.equal(text, ""), None, text))  # of "" it would make [""]

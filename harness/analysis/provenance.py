@@ -36,7 +36,8 @@ def count(number: int, thing: str) -> str:
 def incomplete(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
     """A sentence on lines with fewer seeds than the run has; empty where all are there."""
     short, seeds = [], run.cells["seed"].nunique()
-    for (dataset, variant), cells in run.cells.groupby(["dataset", "variant"], sort=False):
+    for key, cells in run.cells.groupby(["dataset", "variant"], sort=False):
+        dataset, variant = map(str, key)
         if dataset not in datasets or variant not in rows:
             continue
         there = cells[cells["state"] == "finished"]["seed"]

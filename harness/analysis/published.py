@@ -79,13 +79,15 @@ def published_table(run: Run, published: pd.DataFrame) -> Table | None:
     columns = _columns(metrics, compared)
     sources: dict[tuple[str, str], str] = {}  # (source, protocol) -> letter
     lines = []
-    for (dataset, candidates), block in chosen.groupby(["dataset", "candidates"], sort=False):
+    for key, block in chosen.groupby(["dataset", "candidates"], sort=False):
+        dataset, candidates = map(str, key)
         group = dataset if candidates == "all" else f"{dataset}, history removed"
         ours = {variant: _ours(run, dataset, variant, metrics, candidates) for variant in run.variants}
         for variant, own in ours.items():
             entries = {**own, "source": Entry("here", "here")}
             lines.append(_line(f"{dataset}/{candidates}/{variant}", run.label(variant), columns, entries, group))
-        for (model, source, protocol), printed in block.groupby(["model", "source", "protocol"], sort=False):
+        for named_by, printed in block.groupby(["model", "source", "protocol"], sort=False):
+            model, source, protocol = map(str, named_by)
             letter = sources.setdefault((source, protocol), _letter(len(sources)))
             own = ours.get(named.get(model.lower(), ""), {})
             entries = {"source": Entry(letter, letter), **_printed(printed, metrics, own)}

@@ -62,7 +62,8 @@ def tested_family(run: Run, quantity: str) -> dict[Contrast, Comparison]:
     statistic, _, share = key.rpartition("@")
     shown = noise_quantities(run).get(statistic) if kind == "noise" else None
     if shown is not None:
-        return {(*pair,): c for (*pair, at), c in noise_comparisons(run, shown).items() if at == float(share)}
+        tested = noise_comparisons(run, shown).items()
+        return {(dataset, arm, than): c for (dataset, arm, than, at), c in tested if at == float(share)}
     return family_of(
         run,
         lambda d, v: values_of(run, d, v, quantity),

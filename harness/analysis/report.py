@@ -67,10 +67,10 @@ def write_report(run_dir: str | Path, widths: Widths = DEFAULT_WIDTHS) -> Report
     paths += _write_traces(failures, subject.path)
     paths.append(subject.path / "report.html")
     write_text(paths[-1], page)
-    write = write_evidence if isinstance(subject, Run) else write_efficiency_evidence
     main = next((table for maker, table in tables if maker.section == "results"), None)
     said = headline(subject) if isinstance(subject, Run) else speed_headline(subject)
-    return Report([*paths, write(subject)], failures, subject.path / "report.html", main, said)
+    evidence = write_evidence(subject) if isinstance(subject, Run) else write_efficiency_evidence(subject)
+    return Report([*paths, evidence], failures, subject.path / "report.html", main, said)
 
 
 def _save(picture: Picture, folder: Path) -> list[Path]:

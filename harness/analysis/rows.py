@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.analysis.run_folder import CATALOGUES, LISTS, RunFolder, read_outside, read_parquet, remedy
+from harness.analysis.run_files import CATALOGUES, LISTS, RunFiles, read_outside, read_parquet, remedy
 from harness.errors import InputError, nearest
 from harness.metrics import Evidence, Labels, find, lower_is_better
 from harness.metrics import label as metric_label
@@ -33,7 +34,7 @@ CANDIDATES = {
 
 
 @dataclass
-class Run(RunFolder):
+class Run(RunFiles):
     """A run folder, and every number derived from the rows of its cells."""
 
     _evidence: tuple[tuple[str, ...], Evidence] = field(default=((), Evidence({})), repr=False)
@@ -158,17 +159,22 @@ class Run(RunFolder):
         theirs = dict(zip(self.seeds(dataset, than), self.ids(dataset, than), strict=True))
         pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
         self.check_same_users([cell for pair in pairs for cell in pair], phase)
-        values = [[self.user_values(cell, metric, phase, candidates) for cell in pair] for pair in pairs]
-        if not pairs or any(found is None for pair in values for found in pair):
+        columns = []
+        for pair in pairs:
+            a, b = (self.user_values(cell, metric, phase, candidates) for cell in pair)
+            if a is None or b is None:
+                return np.empty((0, 0))
+            columns.append(a - b)
+        if not columns:
             return np.empty((0, 0))
-        found = np.stack([a - b for a, b in values], axis=1)
+        found = np.stack(columns, axis=1)
         return found[~np.isnan(found).any(1)]  # users for whom the metric is undefined in one of the cells
 
     def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
         """Raises :class:`InputError` unless all cells hold the same users and targets, or items, in one order."""
         first = None
         for cell in dict.fromkeys(cells):
-            digest = self._keep(("users", cell, phase), lambda cell=cell: self._user_digest(cell, phase))
+            digest = self._keep(("users", cell, phase), partial(self._user_digest, cell, phase))
             first = first or (cell, digest)
             if digest != first[1]:
                 raise InputError(
@@ -203,7 +209,7 @@ class Run(RunFolder):
 
 
 def load_run(path: str | Path) -> Run:
-    """The run in folder ``path``; raises as :meth:`RunFolder.load` does."""
+    """The run in folder ``path``; raises as :meth:`RunFiles.load` does."""
     return Run.load(path)
 
 

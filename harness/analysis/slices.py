@@ -34,6 +34,8 @@ class Kind:
     """Where the bins begin; the last one has no end."""
     labels: tuple[str, ...] = ()
     """Of the bins; empty: their numbers."""
+    wide: bool = False
+    """Whether accuracy differs by orders of magnitude between the bins."""
 
     def bins(self) -> list[tuple[str, float, float]]:
         """Label, beginning and end of each bin."""
@@ -44,12 +46,13 @@ class Kind:
 
 KINDS = {
     "history": Kind("history", "Events before the test target", LENGTHS),
-    "popularity": Kind("target_events", "Training events of the target", (0, 1, 5, 10, 20, 50, 100)),
+    "popularity": Kind("target_events", "Training events of the target", (0, 1, 5, 10, 20, 50, 100), wide=True),
     "transition": Kind(
         "target_follows",
-        "Has the target followed the last item in training?",
+        "Last item and target in training",
         (0, 1),
         ("new pair", "known pair"),
+        wide=True,
     ),
 }
 """By history, by the target's popularity (0: a cold target), and by whether its transition can be remembered
@@ -87,7 +90,8 @@ def by_kind(run: Run, dataset: str, variant: str, kind: str) -> list[Slice]:
     place = _values(run, dataset, KINDS[kind].column, cells)
     if place is None:
         return []
-    values = np.mean([run.user_values(cell, run.primary) for cell in cells], axis=0)  # (U,)
+    by_cell = [values for cell in cells if (values := run.user_values(cell, run.primary)) is not None]
+    values = np.mean(by_cell, axis=0)  # (U,)
     found = []
     for label, start, end in KINDS[kind].bins():
         inside = values[(place >= start) & (place < end)]

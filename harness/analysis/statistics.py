@@ -4,8 +4,8 @@ The unit of replication is the seed. The same users are ranked by every run, so 
 *checkpoints* differ, and answers yes for two runs of one method that differ in nothing but their seed. Here A and B
 are paired by seed, and the default test is the paired t-test on the seeds' means, with Holm's correction in the
 declared family; the exact sign-flip test stands beside it. That speaks of these test users alone. "Better" and
-"worse" also need the difference to hold for new users, by :func:`two_level_interval`; between the two lies "on these
-users only".
+"worse" also need the difference to hold for new users, by :mod:`harness.analysis.two_levels`; between the two lies
+"on these users only".
 
 Tests are SciPy's, statsmodels' and scikit-posthocs'. The two-level intervals are ours, since no library has them.
 Nothing here is NaN: a number that does not exist is None, and ``note`` says why.
@@ -14,32 +14,24 @@ Nothing here is NaN: a number that does not exist is None, and ``note`` says why
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
+from harness.analysis.two_levels import two_level_interval, widened
 from harness.errors import InputError, nearest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = [
-    "MINIMUM_BLOCKS",
     "TESTS",
     "Comparison",
-    "Friedman",
     "Test",
-    "TwoLevel",
     "Verdict",
     "compare",
     "family",
-    "friedman",
-    "two_level_interval",
     "wilcoxon",
     "wilcoxon_warning",
 ]
@@ -57,13 +49,10 @@ TESTS: dict[Test, str] = {
 }
 """The tests over seeds that a verdict may come from, in words."""
 
-MINIMUM_BLOCKS = 6
-"""Friedman's test is refused below this number of data sets: its chi-squared approximation does not hold there."""
-
 ENUMERATED = 2**14
 """Sign flips are enumerated up to this many (14 seeds); beyond, as many are drawn at random."""
 
-CORRECTIONS: dict[Correction, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
+CORRECTIONS: dict[str, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 """Of the p in a family: family-wise error (Holm 1979), false discoveries (Benjamini & Hochberg 1995)."""
 
 
@@ -107,17 +96,17 @@ class Comparison:
     """Two-sided Wilcoxon signed-rank test over seeds, where it was asked for."""
     test: Test
     """Which p decides."""
-    p_adjusted: float | None
-    """The deciding p within the family; as it is before :func:`family`."""
-    p_users_adjusted: float | None
-    p_equivalence_adjusted: float | None
-    family_size: int
-    correction: str
-    """"none" or one of :data:`CORRECTIONS`."""
-    alpha: float
-    verdict: Verdict
     note: str
     """Why a number above is None, or another than usual; empty otherwise."""
+    p_adjusted: float | None = None
+    """The deciding p within the family; as it is before :func:`family`."""
+    p_users_adjusted: float | None = None
+    p_equivalence_adjusted: float | None = None
+    family_size: int = 1
+    correction: str = "none"
+    """"none" or one of :data:`CORRECTIONS`."""
+    alpha: float = 0.05
+    verdict: Verdict = "undecided"
 
     def reversed(self) -> Comparison:
         """The same comparison as B against A; every p and the family stay."""
@@ -173,76 +162,101 @@ def compare(
         InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
     """
     a, b = _paired(a, b)
+    _check_options(test, confidence, margin)
+    seeds, difference, mean_b = len(a), float((a - b).mean()), float(b.mean())
+    scale = 100 / abs(mean_b) if mean_b else None
+    found = _over_seeds(a, b, margin, confidence)
+    both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
+    return _alone(
+        Comparison(
+            seeds=seeds,
+            mean_a=float(a.mean()),
+            mean_b=mean_b,
+            difference=difference,
+            percent=scale * difference if scale else None,
+            higher_is_better=higher_is_better,
+            confidence=confidence,
+            interval=found.interval,
+            interval_percent=_scaled(found.interval, scale),
+            of_users=of_users,
+            interval_users=both.interval if both else None,
+            p_users=both.p() if both and found.p is not None else None,
+            p=found.p,
+            p_exact=found.p_exact,
+            # Its warning stands beside the tables; a copied run has no p by any test.
+            p_wilcoxon=wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None,
+            d_z=found.d_z,
+            probability_a_better=_probability_better(a, b) if higher_is_better else _probability_better(b, a),
+            margin=margin,
+            p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
+            test=test,
+            note=found.note,
+        )
+    )
+
+
+def _alone(c: Comparison) -> Comparison:
+    """``c`` as a family of its own, with its verdict."""
+    own = dataclasses.replace(
+        c,
+        p_adjusted=c.p_deciding,
+        p_users_adjusted=c.p_users,
+        p_equivalence_adjusted=c.p_equivalence,
+        alpha=round(1 - c.confidence, 12),
+    )
+    return dataclasses.replace(own, verdict=_verdict(own))
+
+
+def _probability_better(a: np.ndarray, b: np.ndarray) -> float:
+    return float(stats.mannwhitneyu(a, b).statistic) / len(a) ** 2
+
+
+class _OverSeeds(NamedTuple):
+    """What the seeds alone say; None for a number that does not exist, and ``note`` why."""
+
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    p_exact: float | None = None
+    d_z: float | None = None
+    p_equivalence: float | None = None
+    note: str = ""
+
+
+def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float) -> _OverSeeds:
+    differences = a - b
+    if len(a) == 1:
+        return _OverSeeds(note="one seed: no test and no interval")
+    if not differences.any():
+        note = "identical in every seed: what was varied had no effect at all"
+        return _OverSeeds((0.0, 0.0), 1.0, 1.0, p_equivalence=0.0 if margin else None, note=note)
+    if _constant(differences, a, b):
+        if _constant(a, a, b):
+            return _OverSeeds(note="neither arm varies over seeds: copies of one run, no replication and no test")
+        p = _sign_flip(differences)
+        note = "the same difference in every seed: t has no denominator, p is the sign-flip test's"
+        return _OverSeeds(p=p, p_exact=p, note=note)
+    student = stats.ttest_rel(a, b)
+    bounds = student.confidence_interval(confidence)
+    return _OverSeeds(
+        interval=(float(bounds.low), float(bounds.high)),
+        p=float(student.pvalue),
+        p_exact=_sign_flip(differences),
+        d_z=float(differences.mean()) / float(differences.std(ddof=1)),
+        p_equivalence=float(ttost_paired(a, b, -margin, margin)[0]) if margin else None,
+    )
+
+
+def _check_options(test: str, confidence: float, margin: float | None) -> None:
     if test not in TESTS:
         raise InputError(f"unknown test '{test}'; {nearest(test, TESTS)}")
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1; 0.95 is usual")
     if margin is not None and not margin > 0:
         raise InputError(f"equivalence margin {margin} is not positive; state the smallest difference that matters")
-    seeds, differences = len(a), a - b
-    difference, mean_b = float(differences.mean()), float(b.mean())
-    scale = 100 / abs(mean_b) if mean_b else None
-    deviation = float(differences.std(ddof=1)) if seeds > 1 else 0.0
-    interval = p = p_exact = d_z = p_equivalence = None
-    both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
-    note = ""
-    if seeds == 1:
-        note = "one seed: no test and no interval"
-    elif not differences.any():
-        p, p_exact, interval = 1.0, 1.0, (0.0, 0.0)
-        p_equivalence = 0.0 if margin else None
-        note = "identical in every seed: what was varied had no effect at all"
-    elif _constant(differences, a, b):
-        if _constant(a, a, b):
-            note = "neither arm varies over seeds: copies of one run, no replication and no test"
-        else:
-            p = p_exact = _sign_flip(differences)
-            note = "the same difference in every seed: t has no denominator, p is the sign-flip test's"
-    else:
-        student = stats.ttest_rel(a, b)
-        p, p_exact = float(student.pvalue), _sign_flip(differences)
-        bounds = student.confidence_interval(confidence)
-        interval = (float(bounds.low), float(bounds.high))
-        d_z = difference / deviation
-        if margin:
-            p_equivalence = float(ttost_paired(a, b, -margin, margin)[0])
-    p_users = both.p() if both and p is not None else None
-    if of_users and p_equivalence is not None:
-        p_equivalence = None if both is None else max(p_equivalence, both.p_equivalence(margin))
-    # Its warning stands beside the tables; a copied run has no p by any test.
-    p_wilcoxon = wilcoxon(a, b) if test == "wilcoxon" and p is not None else None
-    better, worse = (a, b) if higher_is_better else (b, a)
-    alone = Comparison(
-        seeds=seeds,
-        mean_a=float(a.mean()),
-        mean_b=mean_b,
-        difference=difference,
-        percent=scale * difference if scale else None,
-        higher_is_better=higher_is_better,
-        confidence=confidence,
-        interval=interval,
-        interval_percent=(scale * interval[0], scale * interval[1]) if scale and interval else None,
-        of_users=of_users,
-        interval_users=both.interval if both else None,
-        p_users=p_users,
-        p=p,
-        p_exact=p_exact,
-        p_wilcoxon=p_wilcoxon,
-        d_z=d_z,
-        probability_a_better=float(stats.mannwhitneyu(better, worse).statistic) / seeds**2,
-        margin=margin,
-        p_equivalence=p_equivalence,
-        test=test,
-        p_adjusted={"t": p, "exact": p_exact, "wilcoxon": p_wilcoxon}[test],
-        p_users_adjusted=p_users,
-        p_equivalence_adjusted=p_equivalence,
-        family_size=1,
-        correction="none",
-        alpha=round(1 - confidence, 12),
-        verdict="undecided",
-        note=note,
-    )
-    return dataclasses.replace(alone, verdict=_verdict(alone))
+
+
+def _scaled(interval: tuple[float, float] | None, scale: float | None) -> tuple[float, float] | None:
+    return (scale * interval[0], scale * interval[1]) if scale and interval else None
 
 
 def family(
@@ -270,7 +284,7 @@ def family(
     if not 0 < alpha < 1:
         raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
     members = list(comparisons.values())
-    absent = [None] * max(declared - len(members), 0)
+    absent: list[float | None] = [None] * max(declared - len(members), 0)
 
     def adjust(p: list[float | None]) -> list[float | None]:
         adjusted = _adjust(p + absent, method)[: len(members)]
@@ -294,110 +308,6 @@ def family(
         )
         adjusted[name] = dataclasses.replace(within, verdict=_verdict(within))
     return adjusted
-
-
-@dataclass(frozen=True)
-class TwoLevel:
-    """The mean difference with users and seeds both taken as samples."""
-
-    difference: float
-    interval: tuple[float, float]
-    standard_error: float
-    seed_error: float
-    """The standard error that the seeds alone give: the paired t-test's."""
-    seed_share: float
-    """Share of the random-effects variance that more seeds would shrink and more users alone would not, 0 to 1."""
-    seeds: int
-    users: int
-    confidence: float
-    method: str
-
-    def half_width(self, alpha: float) -> float:
-        """Of the interval at confidence 1 - alpha, by random effects."""
-        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seeds - 1, self.users - 1])
-        half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
-        # The averaged quantile can fall faster than a small user effect adds to the error.
-        return float(max(half, over_seeds * self.seed_error))
-
-    def p(self, value: float = 0.0) -> float:
-        """Two-sided p of a true mean of ``value``: where the interval's end touches it."""
-        distance = abs(self.difference - value)
-        if distance == 0:
-            return 1.0
-        smallest = -70.0  # ln p; far below, SciPy's quantiles break down
-        if self.half_width(math.exp(smallest)) <= distance:
-            return 0.0
-        return math.exp(optimize.brentq(lambda log: self.half_width(math.exp(log)) - distance, smallest, 0.0))
-
-    def p_equivalence(self, margin: float) -> float:
-        """The larger of the one-sided p against -margin and +margin."""
-        half = max(self.p(-margin), self.p(margin)) / 2
-        return half if abs(self.difference) < margin else 1 - half
-
-
-def two_level_interval(
-    differences: np.ndarray,
-    *,
-    method: Literal["random-effects", "pigeonhole"] = "random-effects",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> TwoLevel:
-    """Interval of the mean of (S, U) differences, one per seed and user, for new seeds *and* new users.
-
-    The interval of :func:`compare` speaks of these test users; this one also of users like them, and is wider where
-    some users consistently gain and others lose.
-
-    "random-effects", the default, is closed-form: in the two-way layout d = mean + seed + user + residual, the
-    variance of the mean is estimated by (MS_seeds + max(MS_users - MS_residual, 0)) / (S U), and the half-width takes
-    Cochran's approximate t, the average of t(S - 1) and t(U - 1) weighted by the two terms (Cochran & Cox 1957,
-    section 4.14); it is never narrower than the paired t-interval over seeds, and equal to it without a consistent user
-    effect. In simulation it covers
-    94.8 to 96.5 % from 5 seeds on, 94.8 to 97.2 % with 3 and 93.8 to 97.9 % with 2.
-
-    "pigeonhole" resamples users and seeds independently (Owen 2007) and takes percentiles of ``resamples`` means. It
-    counts the residual thrice and knows nothing of degrees of freedom, so it covers too much where residuals dominate
-    (99 to 100 %) and too little where seeds do (82 % with 3 seeds, 88 % with 5, 91 % with 8): for comparison, not for
-    claims.
-
-    Raises:
-        InputError: fewer than 2 seeds or users, NaN (a user who is missing for some seed), an unknown method.
-    """
-    d = np.asarray(differences, dtype=float)
-    if method not in ("random-effects", "pigeonhole"):
-        raise InputError(f"unknown interval '{method}'; {nearest(method, ['random-effects', 'pigeonhole'])}")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence {confidence} is not between 0 and 1; 0.95 is usual")
-    if d.ndim != 2 or min(d.shape) < 2:
-        raise InputError(f"a two-level interval needs (seeds, users) with at least 2 of each, not shape {d.shape}")
-    if not np.isfinite(d).all():
-        row, column = np.argwhere(~np.isfinite(d))[0]
-        raise InputError(f"no difference for user {column} in seed {row} (counted from 0): every seed needs every user")
-    seeds, users = d.shape
-    mean, by_seed, by_user = d.mean(), d.mean(axis=1), d.mean(axis=0)
-    mean_square_seeds = users * by_seed.var(ddof=1)
-    mean_square_users = seeds * by_user.var(ddof=1)
-    residual = d - by_seed[:, None] - by_user + mean
-    mean_square_residual = float(np.vdot(residual, residual)) / ((seeds - 1) * (users - 1))
-    of_users = max(mean_square_users - mean_square_residual, 0.0)
-    variance = mean_square_seeds + of_users  # of the mean, times S U
-    found = TwoLevel(
-        difference=float(mean),
-        interval=(float(mean), float(mean)),
-        standard_error=math.sqrt(variance / (seeds * users)),
-        seed_error=math.sqrt(mean_square_seeds / (seeds * users)),
-        seed_share=float(mean_square_seeds / variance) if variance else 1.0,
-        seeds=seeds,
-        users=users,
-        confidence=confidence,
-        method=method,
-    )
-    if method == "pigeonhole":
-        means = _pigeonhole(d, resamples, np.random.default_rng(seed))
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return dataclasses.replace(found, interval=(float(low), float(high)), standard_error=float(means.std(ddof=1)))
-    half = found.half_width(1 - confidence)
-    return dataclasses.replace(found, interval=(found.difference - half, found.difference + half))
 
 
 def wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
@@ -428,66 +338,6 @@ def wilcoxon_warning(seeds: int) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Friedman:
-    """Methods ranked within data sets: Friedman's test and Nemenyi's comparison of average ranks."""
-
-    blocks: int
-    methods: tuple[str, ...]
-    statistic: float
-    """Chi-squared with methods - 1 degrees of freedom, corrected for ties."""
-    p: float
-    average_ranks: pd.Series
-    """By method, 1 = best."""
-    nemenyi: pd.DataFrame
-    """(methods, methods) p of Nemenyi's pairwise test."""
-    critical_difference: float
-    """Average ranks that are further apart differ at ``alpha`` (Demšar 2006)."""
-    alpha: float
-
-
-def friedman(table: pd.DataFrame, *, higher_is_better: bool = True, alpha: float = 0.05) -> Friedman:
-    """Friedman's test of a (blocks, methods) table: one row per data set, one column per method, means over seeds.
-
-    Raises:
-        InputError: fewer than ``MINIMUM_BLOCKS`` rows or 3 columns, a missing value, an alpha outside (0, 1).
-    """
-    import scikit_posthocs  # takes seconds to import
-
-    blocks, k = table.shape
-    if k < 3:
-        raise InputError(f"Friedman's test needs at least 3 methods, not {k}; compare two methods over their seeds")
-    if blocks < MINIMUM_BLOCKS:
-        raise InputError(
-            f"Friedman's test needs at least {MINIMUM_BLOCKS} data sets, not {blocks}: "
-            "its chi-squared approximation does not hold for fewer; compare the methods within each data set"
-        )
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha {alpha} is not between 0 and 1; 0.05 is usual")
-    values = table.to_numpy(dtype=float)
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise InputError(
-            f"no value for method '{table.columns[column]}' on data set '{table.index[row]}': "
-            "Friedman's test needs every method on every data set; run it, or leave one of the two out"
-        )
-    ranks = (-table if higher_is_better else table).rank(axis=1)
-    same = bool((ranks == (k + 1) / 2).all(axis=None))
-    result = None if same else stats.friedmanchisquare(*values.T)
-    return Friedman(
-        blocks=blocks,
-        methods=tuple(str(name) for name in table.columns),
-        statistic=0.0 if result is None else float(result.statistic),
-        p=1.0 if result is None else float(result.pvalue),
-        average_ranks=ranks.mean(),
-        nemenyi=scikit_posthocs.posthoc_nemenyi_friedman(table),
-        critical_difference=float(
-            stats.studentized_range.ppf(1 - alpha, k, np.inf) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * blocks))
-        ),
-        alpha=alpha,
-    )
-
-
 def _paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.ndim != 1 or a.shape != b.shape or not len(a):
@@ -512,23 +362,6 @@ def _sign_flip(differences: np.ndarray) -> float:
             (differences,), np.mean, permutation_type="samples", vectorized=True, n_resamples=ENUMERATED, rng=rng
         ).pvalue
     )
-
-
-def _pigeonhole(d: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(resamples,) means of (S, U) ``d`` with seeds and users drawn independently with replacement.
-
-    Holds the user counts of a few resamples at a time: 16 MB.
-    """
-    seeds, users = d.shape
-    chunk = max(1, 2**21 // users)
-    means = np.empty(resamples)
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = rng.integers(users, size=(size, users), dtype=np.int32)
-        counts = np.stack([np.bincount(row, minlength=users) for row in drawn])  # (size, U)
-        seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)  # (size, S)
-        means[start : start + size] = np.einsum("rs,rs->r", counts @ d.T, seed_counts) / (seeds * users)
-    return means
 
 
 def _adjust(p: list[float | None], method: str) -> list[float | None]:

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,7 +33,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so figures look the same on every machine
     "font.size": 8,
@@ -108,7 +108,10 @@ def new_figure(width: float = FULL, height: float = 2.6) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str, forms: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
-    """``name.pdf`` and ``name.png`` in ``folder``; the same figure gives the same bytes."""
+    """``name.pdf`` and ``name.png`` in ``folder``; the same figure gives the same bytes.
+
+    Its parts are laid out once, for the first form, and stay where they are: that takes longer than all else.
+    """
     paths = [folder / f"{name}.{form}" for form in forms]
     for path in paths:
         with style(), whole_file(path) as aside:
@@ -117,6 +120,7 @@ def save(figure: Figure, folder: Path, name: str, forms: tuple[str, ...] = ("pdf
             else:
                 dateless = {"CreationDate": None, "Producer": None, "Creator": None}
                 figure.savefig(aside, format="pdf", metadata=dateless)
+        figure.set_layout_engine("none")
     return paths
 
 

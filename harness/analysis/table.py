@@ -83,6 +83,8 @@ class Table:
     notes: tuple[str, ...] = ()
     label: str = field(default="")
     """LaTeX label without ``tab:``; the name where empty."""
+    spread: str = "sd"
+    """What stands behind ±, in the heads of the CSV file: ``sd`` over seeds, or ``half_width`` of a 95 % interval."""
     block: str = "Dataset"
     """What the groups of lines are, as the heading of their column in Markdown and CSV."""
 

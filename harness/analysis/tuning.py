@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.run_folder import OUTSIDE
+from harness.analysis.run_files import OUTSIDE
 from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
 from harness.files import read_json
@@ -144,11 +144,12 @@ def _distances(space: dict[str, Any], value: Any) -> dict[str, float]:
         choices = space["choices"]
         if len(choices) < 3 or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in choices):
             return {}
-        low, high, value = 0, len(choices) - 1, sorted(choices).index(value)
+        ends = (0.0, float(len(choices) - 1), float(sorted(choices).index(value)))
     else:
         scale = math.log if space.get("log") else float
-        low, high, value = (scale(x) for x in (space["low"], space["high"], value))
-    return {"low": (value - low) / (high - low), "high": (high - value) / (high - low)}
+        ends = (scale(space["low"]), scale(space["high"]), scale(value))
+    low, high, at = ends
+    return {"low": (at - low) / (high - low), "high": (high - at) / (high - low)}
 
 
 def own_trial(entry: dict[str, Any]) -> dict[str, Any] | None:

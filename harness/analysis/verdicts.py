@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import cast
 
 from harness.analysis.comparisons import Contrast, base_of_all, comparisons, over_users_and_seeds
 from harness.analysis.efficiency import Efficiency
@@ -12,7 +13,7 @@ from harness.analysis.statistics import CORRECTIONS, Comparison
 from harness.analysis.table import fixed, probability
 from harness.analysis.tables.references import passes, reference_metrics
 
-__all__ = ["MANY", "WORDS", "headline", "speed_headline", "verdicts"]
+__all__ = ["MANY", "WORDS", "headline", "leaders", "speed_headline", "verdicts"]
 
 MOST_SENTENCES = 8
 """More comparisons than this are summed up over data sets."""
@@ -57,12 +58,12 @@ def headline(run: Run) -> str:
     if not parts:
         parts = ["nothing was tested, for want of two seeds" if run.pairs else "the study declares no comparison"]
     most = "the lowest" if lower_is_better(run.primary) else "the highest"
-    leaders = [
+    first = [
         f"{run.label(variant)}{'' if variant in run.contenders else ' (a reference)'} has {most}"
         f"{f' on {dataset}' if several else ''}, {fixed(value, 4)}"
-        for dataset, variant, value in _leaders(run)
+        for dataset, variant, value in leaders(run)
     ]
-    return f"{where}: {'; '.join([*parts, *leaders])}."
+    return f"{where}: {'; '.join([*parts, *first])}."
 
 
 def speed_headline(found: Efficiency) -> str:
@@ -129,7 +130,7 @@ def _against_references(run: Run) -> list[str]:
                     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
                     groups.setdefault(passes(wide, lower_is_better(metric)), []).append(run.label(variant))
                 said = "; ".join(f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups)
-                bar = fixed(float(means.loc[(dataset, reference), metric]), 4)
+                bar = fixed(float(means[metric][dataset, reference]), 4)
                 bars.setdefault(said, []).append(f"{metric_label(metric)} {bar}")
             sentences += [
                 f"On {dataset}, {run.label(reference)} ({', '.join(bar)}) is, by 95 % intervals over users and seeds, "
@@ -158,7 +159,7 @@ def _summed_up(run: Run, tested: dict[Contrast, Comparison]) -> list[str]:
 
 def _over_datasets(run: Run, arm: str, than: str, comparisons: list[Comparison]) -> str:
     """One sentence on a pair over all data sets."""
-    counts = Counter(c.verdict for c in comparisons)
+    counts: Counter[str] = Counter(c.verdict for c in comparisons)
     parts = [f"{WORDS[verdict].format(run.label(than))} on {counts[verdict]}" for verdict in WORDS if counts[verdict]]
     changes = [c.percent for c in comparisons if c.percent is not None]
     spread = (
@@ -174,16 +175,17 @@ def _best(run: Run) -> list[str]:
     return [
         f"On {dataset}, {run.label(variant)} has the best {metric_label(run.primary)}: {fixed(value, 4)}. The study "
         "names no control and no contrasts, so nothing was tested."
-        for dataset, variant, value in _leaders(run)
+        for dataset, variant, value in leaders(run)
     ]
 
 
-def _leaders(run: Run) -> list[tuple[str, str, float]]:
+def leaders(run: Run) -> list[tuple[str, str, float]]:
     """The data sets, with the variant that is best by the primary metric and its mean."""
     direction = -1 if lower_is_better(run.primary) else 1
     means = run.metric_table(run.primary).groupby(level=["dataset", "variant"], sort=False)[run.primary].mean().dropna()
     best = [(values * direction).idxmax() for _, values in means.groupby(level="dataset", sort=False)]
-    return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in best]
+    keys = cast("list[tuple[str, str]]", best)  # the stubs know no index of two levels
+    return [(dataset, variant, float(means[dataset, variant])) for dataset, variant in keys]
 
 
 def _certainty(c: Comparison) -> str:

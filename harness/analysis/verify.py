@@ -14,7 +14,7 @@ from harness.analysis.efficiency import MEASUREMENTS, Efficiency, is_efficiency,
 from harness.analysis.render import FILES, TWO_COLUMN, render
 from harness.analysis.render.latex import widths_of
 from harness.analysis.rows import Run, load_run
-from harness.analysis.run_folder import LISTS
+from harness.analysis.run_files import LISTS
 from harness.analysis.table import Line, Table
 from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
@@ -124,7 +124,7 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
     if is_efficiency(run_dir):
         raise InputError(f"every number of {run_dir} comes from its {MEASUREMENTS}; there are no cells to trace")
     run = load_run(run_dir)
-    tables = {found.name: found for _, found in make_tables(run, Failures())}
+    tables = {found.name: found for _, found in make_tables(run, Failures(), filed=True)}
     if table not in tables:
         raise InputError(f"no table '{table}' in {run_dir}; {nearest(table, tables)}")
     found = tables[table]
@@ -139,12 +139,12 @@ def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
         problem = "more than one" if titles else "no"
         raise InputError(f"table '{table}' has {problem} column '{column}'; {_known(c.key for c in found.columns)}")
     key, entry = found.columns[titles[0]].key, line.entries[titles[0]]
-    lines = run.cells.set_index("id")
+    lines = {line["id"]: line for line in run.cells.to_dict("records")}
     sources = []
     for cell in entry.cells:
-        dataset, variant, seed = lines.loc[cell, ["dataset", "variant", "seed"]]
+        own = lines[cell]
         value = _value(run, cell, key)
-        sources.append(Source(cell, dataset, variant, int(seed), run.path / "cells" / cell, value))
+        sources.append(Source(cell, own["dataset"], own["variant"], int(own["seed"]), run.path / "cells" / cell, value))
     printed = entry.text + (f" ± {entry.spread}" if entry.spread else "")
     printed += (f" ({entry.error})" if entry.error else "") + entry.mark
     return Trace(table, line.label, key, printed, entry.value, tuple(sources))
@@ -198,9 +198,8 @@ def _same(stored: float | None, derived: float) -> bool:
 
 def _table_checks(subject: Run | Efficiency) -> Iterator[Check]:
     failures = Failures()
-    for maker, table in make_tables(subject, failures):
-        if not maker.page_only:
-            yield from _file_checks(subject.path / "tables", table)
+    for _, table in make_tables(subject, failures, filed=True):
+        yield from _file_checks(subject.path / "tables", table)
     yield from (Check(failure.what, f"can't be derived: {failure.kind}: {failure.message}") for failure in failures)
 
 
@@ -245,7 +244,7 @@ def _known(names: Any) -> str:
 
 def _value(run: Run, cell: str, key: str) -> float | None:
     """The cell's own value of a column: a metric, or an entry of its cost record."""
-    name = key.removeprefix(f"{run.cells.set_index('id').loc[cell, 'dataset']}/")
+    name = key.removeprefix(f"{run.cards[cell]['dataset']}/")
     if name in run.metrics:
         return run.metric(cell, name)
     if name in ("unseen", "all") and run.task == "retrieval":

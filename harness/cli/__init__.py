@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-UsageError = typer.BadParameter.__base__
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """Of the click that this typer was built with, its own or the package."""
 
 for group, name in ((listing.list_app, "list"), (data.data_app, "data"), (items.items_app, "items")):

@@ -21,12 +21,12 @@ def command_line() -> str:
     return without_passwords(shlex.join(["harness", *sys.argv[1:]]))
 
 
-def report_on(run: Run) -> None:
+def report_on(run: Run, **widths: float) -> None:
     """Writes the report and says what came out: the main table, the verdict, the page. Exits with 1 if a part of the
-    report could not be made."""
+    report could not be made. ``widths``: as :meth:`harness.api.Run.report` takes them."""
     from harness.cli.printing import print_table
 
-    report = run.report()
+    report = run.report(**widths)
     if report.main is not None:
         print_table(report.main)
         print()

@@ -75,10 +75,10 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
     from harness.analysis.statistics import CORRECTIONS, TESTS
     from harness.study.plan import ALPHA, POWER
 
-    sizes = {"data set": study.datasets, "variant": study.variants, "seed": study.seeds}
+    sizes = {"data set": len(study.datasets), "variant": len(study.variants), "seed": len(study.seeds)}
     cells = sum(arm.cells for arm in plan.arms)
     finished = f", {cells - plan.left} of them finished" if plan.left < cells else ""
-    shape = " x ".join(count(len(members), thing) for thing, members in sizes.items())
+    shape = " x ".join(count(number, thing) for thing, number in sizes.items())
     print(f"{study.study}: {shape} = {count(cells, 'cell')}{finished}")
     _print_arms(plan, workers)
     print()

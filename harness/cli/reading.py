@@ -19,15 +19,34 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: RunName,
+    study: Annotated[str | None, typer.Option("--study", "-s", help="As for `harness verify`.")] = None,
     preset: Preset = "default",
     name: Name = None,
+    text_width: Annotated[
+        float, typer.Option(min=100, help="Width in points of the text that LaTeX tables must fit.")
+    ] = 455,
+    column_width: Annotated[
+        float, typer.Option(min=100, help="Width in points of a column of a paper with two (IEEEtran: 252).")
+    ] = 241,
+    index: Annotated[
+        bool, typer.Option("--index", help="Write a page that lists all runs below --out, with their verdicts.")
+    ] = False,
     out: Out = Path("results"),
 ) -> None:
-    """Derive every table, figure and the report again from the rows, without training anything."""
+    """Derive every table, figure and the report again from the rows, without training anything.
+
+    Exits with 1 if a table or figure could not be made; the others are in the report all the same.
+    """
     from harness.api import load_run
 
-    report_on(load_run(existing_run(study, preset, name, out)))
+    if study is None and not index:
+        raise InputError("name a run with --study, or ask for the list of all runs with --index")
+    if index:
+        from harness.analysis.index import write_index
+
+        print(write_index(out))
+    if study is not None:
+        report_on(load_run(existing_run(study, preset, name, out)), text=text_width, column=column_width)
 
 
 def evaluate(

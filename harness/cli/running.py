@@ -90,15 +90,15 @@ def run(
     if done.task == "efficiency":
         report_on(done)
         return
+    _say_outcome(done, queue_only)
+
+
+def _say_outcome(done: Run, queue_only: bool) -> None:
     failed = done.failures()
     if queue_only:
         say(f"{done.total - done.finished - len(failed)} cells wait for `harness worker {done.path}`")
         say("once they are done, the same command without --queue-only writes the report")
         return
-    _say_outcome(done, failed)
-
-
-def _say_outcome(done: Run, failed: list[dict[str, Any]]) -> None:
     say(f"{done.finished} of {done.total} cells finished, {len(failed)} failed")
     if done.finished:
         report_on(done)

@@ -49,7 +49,7 @@ def parse_rule(text: str) -> Rule:
     if match is None:
         raise ValueError(f"'{text}' is no rule; write COLUMN, or COLUMN OP VALUE with OP one of {' '.join(_OPERATORS)}")
     rule = Rule(*match.groups())
-    if rule.op not in (None, "==", "!=") and _number(rule.value) is None:
+    if rule.op not in (None, "==", "!=") and _number(rule.value or "") is None:
         raise ValueError(f"'{text}' compares with {rule.op}, which needs a number on its right")
     return rule
 
@@ -79,12 +79,13 @@ def _apply(name: str, rule: Rule, columns: Mapping[str, np.ndarray], where: str)
                 f"{where}: action '{name}' takes column '{rule.column}' as labels, but it holds {found}, "
                 f"not 0 or 1; write a rule such as '{rule.column} >= {found}' under data.actions"
             )
-        return numbers == 1
-    number = _number(rule.value)
+        return np.asarray(numbers == 1)
+    value = rule.value or ""
+    number = _number(value)
     if numbers is not None and number is not None:
         return _OPERATORS[rule.op](numbers, number)
     if rule.op in ("==", "!="):
-        return _OPERATORS[rule.op](values.astype(str), rule.value)
+        return _OPERATORS[rule.op](values.astype(str), value)
     raise InputError(
         f"{where}: action '{name}' ({rule}) compares column '{rule.column}' with a number, but it holds words "
         f"such as '{values[0]}'; use == or !="

@@ -19,7 +19,7 @@ from harness.data.config import Columns
 from harness.data.log import RawLog
 from harness.data.roles import find_roles
 from harness.data.rows import EventRows, raw_log
-from harness.data.tables import Column, line_of_row, read_header, read_table
+from harness.data.tables import Column, Kind, line_of_row, read_header, read_table
 from harness.errors import InputError, nearest
 from harness.files import file_digest, whole_file
 
@@ -71,7 +71,7 @@ def read_atomic(path: Path, columns: Columns | None = None) -> AtomicTable:
         return AtomicTable(path, types, data, {}, ())
     roles, notes = find_roles(path, list(types), columns)
     parts = {name: role for role, name in roles.items() if role != "rating"}
-    kinds = {"user": "id", "item": "id", "time": "text"}
+    kinds: dict[str, Kind] = {"user": "id", "item": "id", "time": "text"}
     data = read_table(
         path,
         [
@@ -124,9 +124,9 @@ def write_atomic_log(raw: RawLog, inter: Path) -> None:
     _write(inter, header, columns)
     if raw.item_table is not None:
         names = list(raw.item_table.columns)
-        texts = [raw.item_table[name].map(_one_line) for name in names]
+        texts = [raw.item_table[name].map(_one_line).to_numpy() for name in names]
         header = [f"{ITEM}:token", *(f"{name}:token_seq" for name in names)]
-        _write(inter.with_suffix(".item"), header, [raw.item_table.index, *texts])
+        _write(inter.with_suffix(".item"), header, [raw.item_table.index.to_numpy(), *texts])
 
 
 def _header(path: Path) -> dict[str, str]:
@@ -182,8 +182,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _write(path: Path, header: Sequence[str], columns: Sequence[Sequence]) -> None:
-    texts = [_texts(np.asarray(column)) for column in columns]
+def _write(path: Path, header: Sequence[str], columns: Sequence[np.ndarray]) -> None:
+    texts = [_texts(column) for column in columns]
     with whole_file(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(header) + "\n")
         file.writelines("\t".join(row) + "\n" for row in zip(*texts, strict=True))

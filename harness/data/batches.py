@@ -151,10 +151,10 @@ class Sequences:
         """One batch of B windows, padded to ``width`` (default: their longest). Without ``supervise`` it holds
         the history alone: no target, and ``valid`` is None."""
         width = width or int(windows.length.max())
-        index = windows.start[:, None] + np.arange(width)  # (B, L)
-        inside = index < windows.end[:, None]
-        counts = inside & (index >= windows.supervised[:, None]) if supervise else None
-        index = self._to_device(np.where(inside, index, 0))
+        places = windows.start[:, None] + np.arange(width)  # (B, L)
+        inside = places < windows.end[:, None]
+        counts = inside & (places >= windows.supervised[:, None]) if supervise else None
+        index = self._to_device(np.where(inside, places, 0))
         mask = self._to_device(inside)
         batch = Batch(
             items=torch.where(mask, self.items[index], 0),

@@ -6,6 +6,7 @@ Each is registered in the entry-point group ``harness.datasets``, as anybody els
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from harness.data import readers
 
@@ -116,7 +117,7 @@ def _amazon_2014(
     )
 
 
-def _amazon_2018(name: str, short: str, published: Counts, **more) -> DatasetSpec:
+def _amazon_2018(name: str, short: str, published: Counts, **more: Any) -> DatasetSpec:
     return DatasetSpec(
         name=f"amazon-{name}",
         url="https://nijianmo.github.io/amazon/",

@@ -97,12 +97,12 @@ def load(name_or_path: str, config: DataConfig, root: Path | None = None) -> Eve
         return build_log(
             name, raw, config, rules=spec.actions, duplicates=spec.duplicates, text_fields=spec.text_fields
         )
-    files = find_own(name, data_root(root))
-    if files is None:
+    own = find_own(name, data_root(root))
+    if own is None:
         raise InputError(f"unknown data set '{name}'; {nearest(name, [*dataset_names(), *own_names(data_root(root))])}")
-    raw = read_own(files, config.columns)
-    text_fields = () if raw.item_table is None else tuple(raw.item_table.columns)
-    return build_log(files.name, raw, config, rules={}, text_fields=text_fields)
+    raw = read_own(own, config.columns)
+    columns = () if raw.item_table is None else tuple(map(str, raw.item_table.columns))
+    return build_log(own.name, raw, config, rules={}, text_fields=columns)
 
 
 def own_names(root: Path) -> list[str]:

@@ -141,9 +141,10 @@ def layout_of(path: Path, columns: Columns | None) -> Layout:
             separator = " "
     quoted = separator in ",;|"
     fields = next(_records(path, separator, quoted))[1]
-    typed = [TYPED.fullmatch(field) for field in fields]
-    names = [match[1] for match in typed] if all(typed) else [field.strip() for field in fields]
-    header = all(typed) or _is_header(names, columns)
+    matches = [match for match in map(TYPED.fullmatch, fields) if match]
+    typed = len(matches) == len(fields)
+    names = [match[1] for match in matches] if typed else [field.strip() for field in fields]
+    header = typed or _is_header(names, columns)
     if not header:
         names = [str(place) for place in range(1, len(fields) + 1)]
     names = [name or f"column {place}" for place, name in enumerate(names, 1)]
@@ -216,8 +217,10 @@ def _records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, li
             yield text.lstrip("\ufeff") if number == 1 else text
 
     csv.field_size_limit(2**31 - 1)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    start, reader = 1, csv.reader(lines(), delimiter=separator, quoting=quoting, strict=True)
+    reader = csv.reader(
+        lines(), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+    )
+    start = 1
     try:
         for fields in reader:
             if fields:

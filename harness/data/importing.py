@@ -50,6 +50,7 @@ def import_log(
     if not source.exists():
         raise InputError(f"{source} does not exist; give a file or a folder of events")
     files = find_own(str(source), root)
+    assert files is not None, "the path exists"
     if items is not None:
         if not items.is_file():
             raise InputError(f"{items} does not exist; give the file that describes the items, or leave --items out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -279,13 +279,14 @@ def _check_overlap(raw: RawLog) -> None:
             "needs; choose another data.split"
         )
     frame = pd.DataFrame({"user": raw.user, "item": raw.item, **({} if raw.time is None else {"time": raw.time})})
-    frame = frame[frame.duplicated(keep=False)].assign(part=lambda rows: raw.part[rows.index])
+    frame = frame[frame.duplicated(keep=False)]
+    frame = frame.assign(part=raw.part[frame.index])
     shared = frame.groupby([name for name in frame.columns if name != "part"])["part"].transform("nunique") > 1
     if shared.any():
-        event = frame.loc[shared.idxmax()]
+        row, event = frame.index[shared][0], frame[shared].iloc[0]
         twin = frame[(frame.drop(columns="part") == event.drop("part")).all(axis=1) & (frame["part"] != event["part"])]
         raise InputError(
-            f"{raw.path}: {_place(raw, twin.index[0])} holds the same event as {_place(raw, event.name)}: the parts "
+            f"{raw.path}: {_place(raw, twin.index[0])} holds the same event as {_place(raw, row)}: the parts "
             f"overlap ({int(shared.sum())} such rows); take it out of one of them, or choose another data.split"
         )
 
@@ -305,7 +306,7 @@ def _check_described(raw: RawLog, items: np.ndarray, notes: list[str]) -> None:
         notes.append(f"only {described} of {len(items) - 1} items are described")
 
 
-def _examples(ids: Sequence[str]) -> str:
+def _examples(ids: np.ndarray | pd.Index) -> str:
     return ", ".join(repr(str(name)) for name in ids[:3])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import http.client
 import shutil
 import urllib.error
@@ -141,7 +142,7 @@ def _fetch(url: str, part: Path, name: str, progress: Progress | None) -> None:
     return None
 
 
-def _total(headers: http.client.HTTPMessage) -> int | None:
+def _total(headers: email.message.Message) -> int | None:
     """The size of the whole file that a Content-Range header names, as in ``bytes */1234``."""
     total = headers.get("Content-Range", "").rpartition("/")[2]
     return int(total) if total.isdigit() else None

@@ -16,7 +16,7 @@ from pyarrow import json as arrow_json
 
 from harness.data.atomic import read_atomic_log
 from harness.data.log import RawLog, encode
-from harness.data.tables import Column, decode_line, read_header, read_table
+from harness.data.tables import Column, Kind, decode_line, read_header, read_table
 from harness.errors import InputError
 from harness.files import file_digest, read_json
 
@@ -59,7 +59,8 @@ def event_table(
 
     def read(files: Mapping[str, Path]) -> RawLog:
         path = files["events"]
-        kinds = {user: "id", item: "id", time: "time"} | dict.fromkeys(numbers, "number")
+        kinds: dict[str, Kind] = {user: "id", item: "id", time: "time"}
+        kinds |= dict.fromkeys(numbers, "number")
         if action:
             kinds[action] = "id"
         names = read_header(path, separator)
@@ -134,13 +135,13 @@ def movielens_dat(files: Mapping[str, Path]) -> RawLog:
     path = files["events"]
     rows = [line.split("::") for line in path.read_text(encoding="latin-1").splitlines() if line]
     try:
-        user, item, rating, time = zip(*rows, strict=True)
-        rating, time = np.array(rating, dtype=np.float64), np.array(time, dtype=np.int64)
+        users_of, items_of, ratings, times = zip(*rows, strict=True)
+        rating, time = np.array(ratings, dtype=np.float64), np.array(times, dtype=np.int64)
     except ValueError:
         fault = next((n for n, row in enumerate(rows, 1) if len(row) != 4), "unknown")
         raise InputError(f"{path}: line {fault} is not user::item::rating::time; restore the file") from None
-    user, users = encode(pa.array(user))
-    item, items = encode(pa.array(item))
+    user, users = encode(pa.array(users_of))
+    item, items = encode(pa.array(items_of))
     raw = RawLog(
         path,
         user,
@@ -249,7 +250,8 @@ def _leaves(value: object) -> Iterator[str]:
 
 def _movie(line: str) -> tuple[str, dict[str, str]]:
     item, title, genres = line.split("::")
-    name, year = re.fullmatch(r"(.*?)(?: \((\d{4})\))?", title.strip()).groups()
+    named = re.fullmatch(r"(.*?)(?: \((\d{4})\))?", title.strip())
+    name, year = named.groups() if named else (title, None)
     return item, {"movie_title": name, "release_year": year or "", "class": genres.replace("|", " ")}
 
 

@@ -16,9 +16,10 @@ from harness.data.log import EventLog, fingerprint
 from harness.data.splitters import find_splitter
 from harness.errors import InputError
 
-__all__ = ["Phase", "Split", "make_split"]
+__all__ = ["Evaluated", "Phase", "Split", "make_split"]
 
 Phase = Literal["train", "valid", "test"]
+Evaluated = Literal["valid", "test"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Split:
             "test": (self.valid_end, self.test_end),
         }[phase]
 
-    def targets(self, phase: Literal["valid", "test"]) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, phase: Evaluated) -> tuple[np.ndarray, np.ndarray]:
         """(T,) users and (T,) positions: the last event of each user's part, the one to be recommended.
 
         A user without an event in that part, or without any event before it, has no target.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -114,20 +113,23 @@ class Given(Splitter):
     def bounds(self, log: EventLog, config: DataConfig) -> Bounds:
         start = log.offsets[:-1]
         user = np.repeat(np.arange(log.n_users), log.lengths)
-        early = np.flatnonzero((log.part[1:] < log.part[:-1]) & (user[1:] == user[:-1]))
+        part, time = log.part, log.time
+        assert part is not None, "a log without parts is refused when it is built"
+        early = np.flatnonzero((part[1:] < part[:-1]) & (user[1:] == user[:-1]))
         if len(early):
             names = ("training", "validation", "test")
             event = early[0]
-            moments = [datetime.fromtimestamp(int(log.time[e]), UTC).isoformat() for e in (event, event + 1)]
+            assert time is not None, "without times the parts follow one another"
+            moments = [datetime.fromtimestamp(int(time[e]), UTC).isoformat() for e in (event, event + 1)]
             raise InputError(
                 f"{log.name}: the data set's own split is not in order: user '{log.users[user[event]]}' has a "
-                f"{names[log.part[event]]} event at {moments[0]} before a {names[log.part[event + 1]]} event at "
+                f"{names[part[event]]} event at {moments[0]} before a {names[part[event + 1]]} event at "
                 f"{moments[1]} ({len(early)} such places); choose another data.split, such as leave-one-out"
             )
-        ends = [start + np.add.reduceat((log.part <= part).astype(np.int64), start) for part in (0, 1)]
+        ends = [start + np.add.reduceat((part <= last).astype(np.int64), start) for last in (0, 1)]
         return ends[0], ends[1], log.offsets[1:].copy()
 
 
-def _share(count, share: float):
+def _share(count: int | np.ndarray, share: float) -> np.ndarray:
     """``floor(count * share)``, unharmed by fractions such as 1 - 0.1 - 0.1 that are a hair off."""
-    return math.floor(count * share + 1e-9) if np.isscalar(count) else np.floor(count * share + 1e-9).astype(np.int64)
+    return np.floor(np.asarray(count) * share + 1e-9).astype(np.int64)

@@ -34,7 +34,7 @@ def describe(log: EventLog, split: Split) -> dict[str, Any]:
         },
         "time": None if log.time is None else {"first": _date(log.time.min()), "last": _date(log.time.max())},
         "ties": {"events": log.tie_share, "test_targets": _target_ties(log, split)},
-        "actions": {} if log.actions is None else dict(zip(log.action_names, _rates(log), strict=True)),
+        "actions": {} if log.actions is None else dict(zip(log.action_names, _rates(log.actions), strict=True)),
         "text_fields": list(log.text_fields),
         "items_without_text": _without_text(log),
         "split": {"name": split.name, **_parts(log, split)},
@@ -71,8 +71,8 @@ def _target_ties(log: EventLog, split: Split) -> float | None:
     return float(log.tied[positions].mean()) if len(positions) else None
 
 
-def _rates(log: EventLog) -> list[float]:
-    return [float(rate) for rate in log.actions.mean(axis=0)]
+def _rates(actions: np.ndarray) -> list[float]:
+    return [float(rate) for rate in actions.mean(axis=0)]
 
 
 def _without_text(log: EventLog) -> int | None:

@@ -15,7 +15,10 @@ from pyarrow import csv
 
 from harness.errors import InputError
 
-__all__ = ["Column", "decode_line", "line_of_row", "read_header", "read_table"]
+__all__ = ["Column", "Kind", "decode_line", "line_of_row", "read_header", "read_table"]
+
+
+Kind = Literal["text", "id", "number", "time"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Column:
     """One column of a file."""
 
     name: str
-    kind: Literal["text", "id", "number", "time"] = "text"
+    kind: Kind = "text"
     """An id is not empty, a number is finite, a time is a number that is not negative."""
 
     @property

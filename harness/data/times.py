@@ -77,7 +77,9 @@ def _numbers(values: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray
     raise InputError(f"{where(passes)}: {text[:40]!r} {kind}; fix it or drop the line")
 
 
-def _in_units(time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], str]):
+def _in_units(
+    time: np.ndarray, values: pa.ChunkedArray, where: Callable[[int], str]
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
     if time.dtype.kind == "f":
         bad = ~np.isfinite(time)
         if bad.any():

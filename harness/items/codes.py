@@ -88,8 +88,9 @@ def item_codes(
         made = _make(data, unique, cache, progress)
         if path is not None:
             _store(path, made)
-    for line in made.quality["warnings"] if progress is not None else ():
-        progress(f"warning: {line}")
+    if progress is not None:
+        for line in made.quality["warnings"]:
+            progress(f"warning: {line}")
     return made
 
 
@@ -119,7 +120,9 @@ def _digest_of(path: str) -> str:
     try:
         return file_digest(path)
     except OSError as error:
-        raise InputError(f"items.quantiser.path {path}: {error.strerror.lower()}; give an existing file") from None
+        raise InputError(
+            f"items.quantiser.path {path}: {(error.strerror or str(error)).lower()}; give an existing file"
+        ) from None
 
 
 def _store(path: Path, made: ItemCodes) -> None:
@@ -165,7 +168,7 @@ def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[
     if config.collisions == "level" or (unique and not isinstance(quantiser, FileCodes)):
         codes = np.column_stack([codes, _collision_level(codes, config.collision_size, log)])  # (I, m + 1)
         sizes = (*sizes, config.collision_size)
-    elif unique and colliding:
+    elif isinstance(quantiser, FileCodes) and unique and colliding:
         raise InputError(_collision_message(codes, log, quantiser))
     quality["collision_level"] = len(sizes) > len(quality["levels"])
     quality["warnings"] = [*warnings, *shared_codes(quality)]

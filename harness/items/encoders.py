@@ -179,6 +179,7 @@ def _encode(data: ItemData, config: Encoder, warn: Callable[[str], None], where:
         return _tfidf_svd(data.texts, _fitted_texts(data), config, data.config.seed, warn, where)
     if isinstance(config, WordLlama):
         return _word_llama(data.texts, config)
+    assert isinstance(config, SentenceEncoder), "the other kinds are not computed from the data alone"
     return _sentences(data.texts, config, where)
 
 

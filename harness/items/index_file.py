@@ -24,7 +24,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _TOKEN = re.compile(r"<([a-z])_(\d+)>")
 
 
-def read_index(items: Sequence[str], config: FileCodes) -> np.ndarray:
+def read_index(items: Sequence[str] | np.ndarray, config: FileCodes) -> np.ndarray:
     """(I, m) int64 codes of the items ``items[1:]``, in that order.
 
     Raises:
@@ -46,7 +46,7 @@ def read_index(items: Sequence[str], config: FileCodes) -> np.ndarray:
     return codes
 
 
-def write_index(path: str | Path, items: Sequence[str], codes: np.ndarray, offset: int = 0) -> None:
+def write_index(path: str | Path, items: Sequence[str] | np.ndarray, codes: np.ndarray, offset: int = 0) -> None:
     """Writes (I + 1, m) codes, row 0 of padding left out, so that :func:`read_index` reads them back.
 
     Raises:

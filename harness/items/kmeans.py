@@ -23,6 +23,7 @@ def k_means(points: np.ndarray, size: int, *, iterations: int, seed: int, restar
         max_points_per_centroid=len(points),
     )
     clustering.train(np.ascontiguousarray(points, dtype=np.float32))
+    assert clustering.centroids is not None, "training sets them"
     return clustering.centroids
 
 

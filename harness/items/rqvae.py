@@ -33,7 +33,9 @@ Shapes: B items, D width of the vectors, d width of the latent, m levels, K code
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -139,7 +141,7 @@ def _fit(data: Tensor, config: ResidualVAE, seed: int, progress: Callable[[str],
         total = torch.zeros((), device=data.device)
         for rows in torch.randperm(len(data)).to(data.device).split(config.batch_size):
             terms, codes = model.losses(data[rows])
-            loss = sum(terms.values())
+            loss = reduce(operator.add, terms.values())
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

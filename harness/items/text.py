@@ -17,12 +17,17 @@ __all__ = ["Catalogue", "has_text", "item_texts"]
 class Catalogue(Protocol):
     """What this package reads of a :class:`harness.data.log.EventLog`."""
 
-    items: Any
-    """(I + 1,) external item ids; the first belongs to padding."""
-    item_table: pd.DataFrame
-    """Raw columns, indexed by dense item id 1..I."""
-    text_fields: tuple[str, ...]
-    """The data set's own choice of columns."""
+    @property
+    def items(self) -> Any:
+        """(I + 1,) external item ids; the first belongs to padding."""
+
+    @property
+    def item_table(self) -> pd.DataFrame | None:
+        """Raw columns, indexed by dense item id 1..I."""
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The data set's own choice of columns."""
 
 
 def has_text(log: Catalogue, config: ItemsConfig) -> bool:
@@ -38,7 +43,8 @@ def item_texts(log: Catalogue, config: ItemsConfig) -> list[str]:
         InputError: the data has no item text, a chosen column does not exist, or an item has no text in
             them and ``missing_text`` does not allow that.
     """
-    if not has_text(log, config):
+    described = log.item_table
+    if described is None or not has_text(log, config):
         raise InputError(
             "items: the data set has no item text; name columns in items.text.fields, "
             "or take codes that need none (items.encoder.kind: cooccurrence or file, or items.quantiser.kind: file)"
@@ -46,12 +52,12 @@ def item_texts(log: Catalogue, config: ItemsConfig) -> list[str]:
     template, fields = config.text.template, config.text.fields or tuple(log.text_fields)
     if template is not None:
         fields = _fields_of(template)
-    known = [str(column) for column in log.item_table.columns]
+    known = [str(column) for column in described.columns]
     for field in fields:
         if field not in known:
             raise InputError(f"items.text: the item table has no column '{field}'; {nearest(field, known)}")
 
-    table = log.item_table.reindex(np.arange(1, len(log.items)))
+    table = described.reindex(np.arange(1, len(log.items)))
     columns = [[_plain(value) for value in table[field]] for field in fields]  # per field (I,)
     texts = [""]
     for values in zip(*columns, strict=True):

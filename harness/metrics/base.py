@@ -90,6 +90,9 @@ class Evidence:
         return self._part("label")
 
 
+Cutoff = Literal["required", "optional", "none"]
+
+
 class Metric(ABC):
     """One metric, as a study names it: a registered family, with a cutoff or an action where it takes one.
 
@@ -104,7 +107,7 @@ class Metric(ABC):
     task: ClassVar[Literal["retrieval", "action"]]
     needs: ClassVar[frozenset[Need]]
     higher_is_better: ClassVar[bool] = True
-    cutoff: ClassVar[Literal["required", "optional", "none"]] = "none"
+    cutoff: ClassVar[Cutoff] = "none"
     """Whether a name says how many places of the list count, as in ``ndcg@10``."""
     undefined: ClassVar[Literal["skip", "zero"]] = "skip"
     """What a user without a value does: ``skip`` leaves the user out of the mean, ``zero`` counts as 0."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.metrics.base import Evidence, Metric, find
+from harness.metrics.base import Cutoff, Evidence, Metric, find
 
 __all__ = ["MAP", "MRR", "NDCG", "Precision", "RankMetric", "Recall", "per_user", "tie_places"]
 
@@ -22,7 +22,7 @@ class RankMetric(Metric):
 
     task = "retrieval"
     needs = frozenset({"rank"})
-    cutoff = "required"
+    cutoff: ClassVar[Cutoff] = "required"
 
     @abstractmethod
     def gain(self, rank: np.ndarray) -> np.ndarray:
@@ -51,6 +51,7 @@ class Precision(RankMetric):
     meaning = "1 / K if the target is among the first K: with one target, recall divided by K"
 
     def gain(self, rank: np.ndarray) -> np.ndarray:
+        assert self.k is not None, "precision has a cutoff"
         return np.full_like(rank, 1 / self.k)
 
 
@@ -65,7 +66,7 @@ class NDCG(RankMetric):
 class MRR(RankMetric):
     title = "MRR"
     meaning = "1 / rank if the target is among the first K; without @K, of the whole ranking"
-    cutoff: ClassVar = "optional"
+    cutoff: ClassVar[Cutoff] = "optional"
 
     def gain(self, rank: np.ndarray) -> np.ndarray:
         return 1 / rank
@@ -74,7 +75,7 @@ class MRR(RankMetric):
 class MAP(MRR):
     title = "MAP"
     meaning = "mean average precision at K: with one target, 1 / rank if the target is among the first K, as MRR@K"
-    cutoff: ClassVar = "required"
+    cutoff = "required"
 
 
 def per_user(name: str, rank: np.ndarray) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from harness.data.splits import Evaluated
 from harness.interface import AttentionMaps, Recommender, Task
 from harness.probes.relevance import Relevance, decile_shares
 from harness.tasks.base import TaskData
@@ -31,7 +34,7 @@ def users_at_once(model: Recommender, data: TaskData) -> int:
 
 
 @torch.inference_mode()
-def attention_statistics(model: Recommender, data: TaskData, phase: str = "test") -> pa.Table:
+def attention_statistics(model: Recommender, data: TaskData, phase: Evaluated = "test") -> pa.Table:
     """The statistics of docs/architecture.md ("attention.parquet"), one history per user, at its last event.
 
     Where several tokens of that event predict, the last of them is looked at; weights on the tokens of one
@@ -54,14 +57,14 @@ def attention_statistics(model: Recommender, data: TaskData, phase: str = "test"
         for layer, weights in enumerate(maps.maps):
             for name, value in _statistics(maps, weights, batch.lengths, data.max_length, deciles).items():
                 sums[layer, name] = sums.get((layer, name), 0) + value
-    rows = []
+    lines: list[tuple[Any, ...]] = []
     for (layer, name), value in sums.items():
         for head, per_bin in enumerate(value.reshape(len(value), -1)):  # (H, bins)
             for place, total in enumerate(per_bin.tolist()):
                 count = int(users[place] if name.startswith("recency") else users[0])
                 if count:
-                    rows.append((layer, head, name, place if name in BINNED else -1, total / count, count))
-    columns = list(zip(*rows, strict=True)) or [[]] * 6
+                    lines.append((layer, head, name, place if name in BINNED else -1, total / count, count))
+    columns = list(zip(*lines, strict=True)) or [()] * 6
     kinds = {"layer": "int16", "head": "int16", "statistic": "string", "bin": "int32"}
     kinds |= {"value": "float64", "users": "int64"}
     return pa.table({name: pa.array(c, kind) for (name, kind), c in zip(kinds.items(), columns, strict=True)})

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data.splits import Evaluated
 from harness.errors import InputError
 from harness.interface import Batch, Recommender, Schema
 from harness.tasks.retrieval import Retrieval
@@ -31,6 +32,11 @@ class CodeDecoder(Protocol):
     """What a model that emits codes offers to the audit, beside its ``schema`` with codes."""
 
     schema: Schema
+    training: bool
+
+    def eval(self) -> Any: ...
+
+    def train(self, mode: bool = True) -> Any: ...
 
     def generate(self, batch: Batch, beams: int, constrained: bool) -> tuple[Tensor, ...]:
         """Codes (B, W, m) of the best sequences that the model's search finds, best first, with their scores
@@ -78,6 +84,7 @@ def audit(
     """
     if beams < max(cutoffs):
         raise InputError(f"an audit of the first {max(cutoffs)} items needs as many beams, not {beams}; raise 'beams'")
+    assert model.schema.codes is not None, "a model that emits codes was built for some"
     catalogue = _Catalogue(model.schema.codes)
     measures: list[dict[str, float]] = []
     training = model.training
@@ -123,7 +130,7 @@ def _measures(
     return rows
 
 
-def audit_model(model: Recommender, data: Retrieval, phase: str = "test") -> dict[str, Any]:
+def audit_model(model: Recommender, data: Retrieval, phase: Evaluated = "test") -> dict[str, Any]:
     """The audit of a trained model on USERS histories that were drawn once for the data, or on all if there are fewer.
 
     The beam is as wide as the model's own (its option ``beams``), else 20.
@@ -137,6 +144,7 @@ def audit_model(model: Recommender, data: Retrieval, phase: str = "test") -> dic
             target = torch.from_numpy(data.log.item[part.end]).to(data.device)
             yield data.sequences.batch(part, data.task, supervise=False), target
 
+    assert isinstance(model, CodeDecoder), "see the probe: others are not audited"
     beams = getattr(model.config, "beams", 20)
     return audit(model, users(), beams=beams, cutoffs=tuple(k for k in (5, 10) if k <= beams) or (beams,))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from harness.data.log import EventLog
+from harness.data.splits import Evaluated
 from harness.files import digest
 from harness.interface import Recommender
 from harness.probes.attention import last_row, per_event
@@ -20,7 +21,7 @@ EVENTS = 15
 
 
 @torch.inference_mode()
-def attention_examples(model: Recommender, data: Retrieval, phase: str = "test") -> list[dict[str, Any]]:
+def attention_examples(model: Recommender, data: Retrieval, phase: Evaluated = "test") -> list[dict[str, Any]]:
     """What each head attends to from the last event of a few histories, as JSON can hold it.
 
     The users are those with the smallest hashes of their ids among the ones with EVENTS events (or the most that
@@ -62,8 +63,8 @@ def attention_examples(model: Recommender, data: Retrieval, phase: str = "test")
 def _item(log: EventLog, event: int) -> dict[str, str]:
     """The item of an event; its title is the data set's most telling text, or "" where there is none."""
     item = int(log.item[event])
-    told = log.item_table is not None and log.text_fields
-    return {"item": str(log.items[item]), "title": str(log.item_table.at[item, log.text_fields[0]]) if told else ""}
+    title = "" if log.item_table is None or not log.text_fields else str(log.item_table.at[item, log.text_fields[0]])
+    return {"item": str(log.items[item]), "title": title}
 
 
 def _rounded(values: np.ndarray) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from harness.data.batches import WIDTH_STEP, Windows
 from harness.data.log import EventLog
+from harness.data.splits import Evaluated
 from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Recommender
 from harness.metrics import find
@@ -67,7 +68,7 @@ class Noise:
     """(R, max_length) float32: the injected events stand at the places with the smallest numbers."""
 
     @classmethod
-    def draw(cls, data: Retrieval, seed: int, phase: str = "test") -> Noise:
+    def draw(cls, data: Retrieval, seed: int, phase: Evaluated = "test") -> Noise:
         windows = data.histories(phase)
         generator = np.random.default_rng(seed)
         shape = (len(windows), data.max_length)
@@ -164,12 +165,12 @@ def _ranking_lines(model: Recommender, histories: NoisyHistories) -> Iterator[Li
             both = _shared(*(lists[protocol] for _, lists in found.values()))
             for name, value in zip(("overlap", "jaccard"), both, strict=True):
                 shared[name, protocol][rows] = value.cpu().numpy()
-    for (name, protocol), placed in ranks.items():
+    for (name, protocol), ranked in ranks.items():
         for metric in map(find, data.metrics):
             if isinstance(metric, RankMetric):
-                yield name, f"{protocol}/{metric.name}", -1, -1, float(metric.of(placed).mean()), users
-    for (name, protocol), value in shared.items():
-        yield "injected", f"{protocol}/{name}@{TOP}", -1, -1, float(value.mean()), users
+                yield name, f"{protocol}/{metric.name}", -1, -1, float(metric.of(ranked).mean()), users
+    for (name, protocol), values in shared.items():
+        yield "injected", f"{protocol}/{name}@{TOP}", -1, -1, float(values.mean()), users
     visible = histories.kept + histories.added
     yield "injected", "events", -1, -1, float((histories.added / visible).mean()), users
     yield "injected", "dropped", -1, -1, float((1 - histories.kept / histories.noise.windows.length).mean()), users
@@ -212,7 +213,8 @@ def _shared(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     common = ((one[:, :, None] == other[:, None, :]) & (one > 0)[:, :, None]).sum((1, 2)).double()
     size, others = (one > 0).sum(1), (other > 0).sum(1)
     longer, union = torch.maximum(size, others), size + others - common
-    return tuple(torch.where(longer > 0, common / whole.clamp_min(1), 1.0) for whole in (longer, union))
+    overlap, jaccard = (torch.where(longer > 0, common / whole.clamp_min(1), 1.0) for whole in (longer, union))
+    return overlap, jaccard
 
 
 def _attention_lines(model: Recommender, histories: NoisyHistories) -> Iterator[Line]:
@@ -235,6 +237,7 @@ def _attention_lines(model: Recommender, histories: NoisyHistories) -> Iterator[
 
 def _on_injected(maps: AttentionMaps, batch: Batch, seen: Tensor) -> Tensor:
     """(B, K) keys that belong to injected events."""
+    assert batch.replaced is not None, "the experiment says what it injected"
     return seen & batch.replaced.gather(1, torch.where(seen, maps.key_event, 0))
 
 
@@ -247,6 +250,7 @@ def _layer(
     injected = _on_injected(maps, noisy, seen)[:, None]
     size = row.abs()
     total = size.sum(-1).clamp_min(SMALLEST)
+    assert noisy.replaced is not None, "the experiment says what it injected"
     # The real events of the noisy history, in their order, beside those of the other.
     real = noisy.replaced.int().argsort(dim=1, stable=True)[:, : alone.items.shape[1]]  # (B, L)
     there = (torch.arange(real.shape[1], device=real.device) < alone.lengths[:, None])[:, None]

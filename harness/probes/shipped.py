@@ -27,9 +27,10 @@ class Attention(Probe):
     def measure(self, model: Recommender, data: TaskData, options: Settings) -> Findings:
         from harness.probes.attention import attention_statistics
         from harness.probes.examples import attention_examples
+        from harness.tasks.retrieval import Retrieval
 
         found: dict[str, Any] = {"attention.parquet": attention_statistics(model, data)}
-        if data.task == "retrieval":
+        if isinstance(data, Retrieval):
             found["examples.json"] = attention_examples(model, data)
         return found
 
@@ -57,7 +58,9 @@ class Noise(Probe):
 
     def measure(self, model: Recommender, data: TaskData, options: NoiseOptions) -> Findings:
         from harness.probes.noise import noise_statistics
+        from harness.tasks.retrieval import Retrieval
 
+        assert isinstance(data, Retrieval), "see `tasks`"
         return {"noise.parquet": noise_statistics(model, data, options.shares, options.seed)}
 
 
@@ -72,5 +75,7 @@ class Decoding(Probe):
 
     def measure(self, model: Recommender, data: TaskData, options: Settings) -> Findings:
         from harness.probes.decoding import audit_model
+        from harness.tasks.retrieval import Retrieval
 
+        assert isinstance(data, Retrieval), "see `tasks`"
         return {"decoding.json": audit_model(model, data)}

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from harness.errors import InputError, Interrupted
 from harness.files import writing
@@ -35,6 +35,9 @@ class Task(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Shared(Protocol):
@@ -75,7 +78,7 @@ class Crew:
     deaths: Counter[str] = field(default_factory=Counter)
     """By task; of workers that held none under the empty name."""
 
-    def work_off(self, shared: Shared, tasks: Sequence[Task], give_up: Callable[[Task, str], None]) -> None:
+    def work_off(self, shared: Shared, tasks: Sequence[AnyTask], give_up: Callable[[AnyTask, str], None]) -> None:
         """Keeps the workers alive until no task is left.
 
         Args:
@@ -136,8 +139,8 @@ class Crew:
         dead: _Started,
         code: int,
         shared: Shared,
-        tasks: Sequence[Task],
-        give_up: Callable[[Task, str], None],
+        tasks: Sequence[AnyTask],
+        give_up: Callable[[AnyTask, str], None],
     ) -> None:
         """Says what a dead worker died of; gives its task up if that killed several.
 

@@ -1,4 +1,4 @@
-"""What a study declares: its design, and that of a measurement of speed; read by :mod:`harness.study.loading`."""
+"""What a study declares: its design; read by :mod:`harness.study.loading`."""
 
 from __future__ import annotations
 
@@ -19,27 +19,15 @@ from harness.probes.shipped import NoiseOptions
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
-__all__ = ["EFFICIENCY", "NAME", "EfficiencyStudy", "Space", "Study", "Variant", "checked_names"]
+__all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
-    *(
-        "differences",
-        "references",
-        "relative",
-        "per-action",
-        "candidates",
-        "history-length",
-        "targets",
-        "published",
-        "tuning",
-        "cost",
-    ),
+    *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
+    *("published", "tuning", "cost"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
-EFFICIENCY = "efficiency"
-"""The task of studies that measure speed."""
 
 
 class Variant(Settings):
@@ -67,9 +55,18 @@ class Space(Settings):
             raise ValueError("a search space is either {low, high} or {choices}")
         if self.choices is not None and (self.log or len(set(self.choices)) != len(self.choices) or not self.choices):
             raise ValueError("choices are a list of different values, and have no log")
-        if self.choices is None and (self.low >= self.high or (self.log and self.low <= 0)):
-            raise ValueError("low must be below high, and above 0 where log is true")
+        if self.choices is None:
+            low, high = self.range
+            if low >= high or (self.log and low <= 0):
+                raise ValueError("low must be below high, and above 0 where log is true")
         return self
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Its ends, where it is no list of choices."""
+        assert self.low is not None, "choices have no ends"
+        assert self.high is not None
+        return self.low, self.high
 
     def described(self) -> dict[str, Any]:
         """As a ledger of tuning holds it."""
@@ -90,9 +87,10 @@ class Space(Settings):
         """The value that lies a share, from 0 to below 1, of the way through the space."""
         if self.choices is not None:
             return self.choices[int(share * len(self.choices))]
-        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        least, most = self.range
+        low, high = (least - 0.5, most + 0.5) if self.whole else (least, most)
         value = low * (high / low) ** share if self.log else low + share * (high - low)
-        return min(max(round(value) if self.whole else value, self.low), self.high)
+        return min(max(round(value) if self.whole else value, least), most)
 
     def holds(self, value: Any) -> bool:
         """Whether a search could draw ``value``."""
@@ -100,7 +98,8 @@ class Space(Settings):
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
-        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
+        low, high = self.range
+        return low <= value <= high and (not self.whole or float(value).is_integer())
 
 
 class Study(Settings):
@@ -310,60 +309,6 @@ class Study(Settings):
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs (arm, than) that are compared on each data set."""
         return declared_pairs(self.variants, self.control, self.references, self.contrasts)
-
-    def label(self, variant: str) -> str:
-        return self.variants[variant].label or variant
-
-
-class EfficiencyStudy(Settings):
-    """The design of a measurement of speed: variants x widths x lengths on invented sequences, all in one run."""
-
-    study: str = Field(pattern=NAME)
-    title: str = ""
-    question: str = ""
-    task: Literal["efficiency"]
-    control: str
-    """The variant whose step is the unit of the relative times."""
-    common: dict[str, Any] = Field(default_factory=dict)
-    """Set on every variant, before its own ``set``; keys of the models' own ``Config`` only."""
-    variants: dict[str, Variant] = Field(min_length=1)
-    lengths: tuple[int, ...] = Field(min_length=1)
-    """Events of a sequence."""
-    dims: tuple[int, ...] = Field(min_length=1)
-    """Widths: the key ``dim`` of every model."""
-    events: int = Field(4096, ge=1)
-    """Events of a batch, whatever the length; a batch has at least one sequence."""
-    repeats: int = Field(5, ge=1)
-    """Turns in which every variant is measured once, after one that does not count."""
-    items: int = Field(10_000, ge=1)
-    """Size of the invented catalogue."""
-    actions: int = Field(3, ge=1)
-    """Kinds of actions of an event."""
-
-    @field_validator("lengths", "dims", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int) else value
-
-    @field_validator("lengths", "dims")
-    @classmethod
-    def _sizes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value) < 1 or len(set(value)) != len(value):
-            raise ValueError("give different whole numbers from 1 on, as in [64, 128]")
-        return tuple(sorted(value))
-
-    @field_validator("variants")
-    @classmethod
-    def _variant_names(cls, value: dict[str, Variant]) -> dict[str, Variant]:
-        return checked_names(value)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> EfficiencyStudy:
-        if self.control not in self.variants:
-            raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
-        if any("dim" in given for given in (self.common, *(variant.set for variant in self.variants.values()))):
-            raise ValueError("'dim' is what 'dims' lists; leave it out of 'common' and 'set'")
-        return self
 
     def label(self, variant: str) -> str:
         return self.variants[variant].label or variant

@@ -34,7 +34,7 @@ from harness.memory import PeakMemory
 from harness.provenance import git_state, hardware, versions
 from harness.registry import load_model
 from harness.settings import Settings, parse
-from harness.study.design import EfficiencyStudy
+from harness.study.efficiency_design import EfficiencyStudy
 
 __all__ = ["Arm", "measure", "run_efficiency"]
 
@@ -51,7 +51,8 @@ class Arm:
         rows = max(1, study.events // length)
         kind, config = _model(study, variant, dim)
         actions = tuple(f"action {number}" for number in range(1, study.actions + 1))
-        self.model: Recommender = kind(config, Schema(study.items, rows, length, actions=actions)).to(device).train()
+        # Of any type, as it is asked for `states`, which the interface does not have.
+        self.model: Any = kind(config, Schema(study.items, rows, length, actions=actions)).to(device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.batch = Batch(
             items=torch.randint(1, study.items + 1, (rows, length)),
@@ -126,7 +127,8 @@ class Arm:
         timed("backbone", lambda: output.backward(leaf.grad))
         reached = [(out, cut_leaf.grad) for out, cut_leaf in embedded if cut_leaf.grad is not None]
         if reached:
-            timed("embedding", lambda: torch.autograd.backward(*map(list, zip(*reached, strict=True))))
+            outputs, gradients = map(list, zip(*reached, strict=True))
+            timed("embedding", lambda: torch.autograd.backward(outputs, gradients))
         timed("optimizer", self.optimizer.step)
         return spent
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.analysis.run_folder import CATALOGUES, LISTS
+from harness.analysis.run_files import CATALOGUES, LISTS
 from harness.errors import InputError
 from harness.files import read_json, write_json, writing
 from harness.interface import Recommender
@@ -99,7 +99,7 @@ def _evaluate(
     needs = {need for name in study.metrics for need in find(name).needs}
     log, split = inputs.split(cell.dataset, cell.arm.data) if cell else (None, None)
     same = log is not None and split is not None and _prints(card) == (log.fingerprint, split.fingerprint)
-    if same and needs & {"popularity", "vectors"}:
+    if log is not None and split is not None and same and needs & {"popularity", "vectors"}:
         keep_catalogue(folder.path / CATALOGUES, log, split, vectors="vectors" in needs)
     if not (again or probes or (ranked and not (path / LISTS).exists())):
         return UP_TO_DATE

@@ -21,7 +21,10 @@ from harness.files import digest, is_unfinished, read_json, write_json, write_te
 from harness.settings import parse
 from harness.study.design import Study
 
-__all__ = ["HOST", "RunFolder"]
+__all__ = ["HOST", "Design", "RunFolder"]
+
+Design = tuple[Study, dict[str, Any]]
+"""A run's design as :meth:`RunFolder.read_design` returns it."""
 
 HOST = socket.gethostname()
 BEAT_SECONDS = 20
@@ -157,7 +160,7 @@ class RunFolder:
         )
         write_text(self.design, text)
 
-    def read_design(self) -> tuple[Study, dict[str, Any]]:
+    def read_design(self) -> Design:
         """The design as it was run, and what stands beside it (the cells, the fidelity cards)."""
         try:
             raw = yaml.safe_load(self.design.read_text(encoding="utf-8"))

@@ -66,6 +66,7 @@ def closed_ends(study: Study, search: Search, key: str, space: Space) -> list[st
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
         return []
     low, high = min(values), max(values)
+    beyond: dict[str, tuple[float, ...]]
     if all(isinstance(value, int) for value in values):
         # Also half and twice the end: a width that is split among heads takes no odd number.
         beyond = {"low": (low - 1, low // 2), "high": (high + 1, high * 2)}

@@ -11,7 +11,8 @@ import yaml
 
 from harness.errors import InputError, nearest
 from harness.settings import Settings, parse
-from harness.study.design import EFFICIENCY, EfficiencyStudy, Space, Study
+from harness.study.design import Space, Study
+from harness.study.efficiency_design import EFFICIENCY, EfficiencyStudy
 
 __all__ = [
     "load_efficiency",

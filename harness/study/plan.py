@@ -23,7 +23,7 @@ from harness.analysis.power import (
     smallest_p,
 )
 from harness.analysis.rows import Run, load_run
-from harness.analysis.run_folder import read_looks
+from harness.analysis.run_files import read_looks
 from harness.errors import InputError
 from harness.files import read_json
 from harness.study.cells import make_arm, resolved
@@ -101,8 +101,13 @@ class Plan:
     @property
     def seconds_left(self) -> float | None:
         """Of one worker, for all cells that are not finished; None where some arm's are unknown."""
-        left = [(arm.cells - arm.finished, arm.seconds) for arm in self.arms if arm.cells > arm.finished]
-        return None if any(seconds is None for _, seconds in left) else sum(n * s for n, s in left)
+        total: float = 0
+        for arm in self.arms:
+            if arm.cells > arm.finished:
+                if arm.seconds is None:
+                    return None
+                total += (arm.cells - arm.finished) * arm.seconds
+        return total
 
 
 def make_plan(study: Study, results: Path, run: str, difference: float | None = None) -> Plan:
@@ -204,10 +209,10 @@ def _comparison_plan(
 ) -> ComparisonPlan:
     best: tuple[tuple[bool, int], str, np.ndarray, float] | None = None
     for run in pilots:
-        arms = [_stands_for(run, study, dataset, v, wanted[dataset, v]) for v in (variant, than)]
-        if None in arms:
+        arm, base_arm = (_stands_for(run, study, dataset, v, wanted[dataset, v]) for v in (variant, than))
+        if arm is None or base_arm is None:
             continue
-        (ours, same), (theirs, same_base) = arms
+        (ours, same), (theirs, same_base) = arm, base_arm
         differences, base = _differences(run, study, dataset, ours, theirs)
         quality = (same and same_base, len(differences))
         if len(differences) > 1 and differences.std() > 0 and (best is None or quality > best[0]):
@@ -217,12 +222,16 @@ def _comparison_plan(
     _, pilot, differences, base = best
     deviation = pilot_deviation(differences)
     limits = deviation_limits(deviation, len(differences))
-    family = {"alpha": ALPHA / study.looks, "comparisons": comparisons}
+    alpha = ALPHA / study.looks
     wanted_difference = margin_in_units(study.equivalence_margin, base) if difference is None else difference
     power = needed = None
     if wanted_difference is not None:
-        power = tuple(achieved_power(wanted_difference, sd, len(study.seeds), **family) for sd in limits[::-1])
-        needed = seeds_needed(wanted_difference, limits[1], power=POWER, **family)
+        least, most = (
+            achieved_power(wanted_difference, sd, len(study.seeds), alpha=alpha, comparisons=comparisons)
+            for sd in limits[::-1]
+        )
+        power = least, most
+        needed = seeds_needed(wanted_difference, limits[1], power=POWER, alpha=alpha, comparisons=comparisons)
     return ComparisonPlan(
         dataset=dataset,
         variant=variant,
@@ -232,7 +241,9 @@ def _comparison_plan(
         base=base,
         deviation=deviation,
         deviation_upper=limits[1],
-        detectable=detectable_difference(limits[1], len(study.seeds), power=POWER, **family),
+        detectable=detectable_difference(
+            limits[1], len(study.seeds), power=POWER, alpha=alpha, comparisons=comparisons
+        ),
         difference=wanted_difference,
         power=power,
         seeds_needed=needed,

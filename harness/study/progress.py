@@ -55,8 +55,10 @@ class Display:
                 self.reported.add(cell.id)
                 self.say(f"  failed before, not tried again  {cell.name}: {failure['reason']}")
         kept = f", {self.before} of them finished before" if self.before else ""
-        cell, worker = (f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker")))
-        self.say(f"{folder.path}: {cell}{kept}; {worker}")
+        of_cells, of_workers = (
+            f"{n} {thing}{'s' * (n != 1)}" for n, thing in ((len(cells), "cell"), (workers, "worker"))
+        )
+        self.say(f"{folder.path}: {of_cells}{kept}; {of_workers}")
         if len(self.reported) == len(cells):
             self.say("  nothing to train; for a run of your own choose another --out or --name")
         elif self.fancy:
@@ -82,7 +84,7 @@ class Display:
             self.live.update(self._bars(under_way, left))
         elif time.time() - self.last_line >= PLAIN_SECONDS and len(self.reported) < len(self.cells):
             self.last_line = time.time()
-            now = ", ".join(f"{c.arm.variant} seed {c.seed} epoch {p['epoch']}/{p['epochs']}" for c, p in under_way)
+            now = ", ".join(f"{c.arm.variant} seed {c.seed} {_where(p)}" for c, p in under_way)
             self.say(f"  {len(self.reported)}/{len(self.cells)} cells, {left}; now: {now or 'starting'}")
 
     def _under_way(self) -> list[tuple[Cell, dict[str, Any]]]:
@@ -138,7 +140,12 @@ class Display:
         for cell, progress in under_way:
             value = "" if progress["value"] is None else f"validation {progress['value']:.4f}"
             name = cell.name if len(cell.name) <= 42 else cell.name[:41] + "…"
-            epochs.add_task(f"  {name}".ljust(44), total=progress["epochs"], completed=progress["epoch"], note=value)
+            epochs.add_task(
+                f"  {name}".ljust(44),
+                total=progress["epochs"],
+                completed=progress["epoch"] + progress.get("part", 0),
+                note=value,
+            )
         return Group(overall, epochs)
 
 
@@ -156,7 +163,13 @@ def _epoch_seconds(progress: dict[str, Any]) -> float:
 
 def _share(progress: dict[str, Any]) -> float:
     """Of a cell's epochs."""
-    return progress["epoch"] / progress["epochs"]
+    return (progress["epoch"] + progress.get("part", 0)) / progress["epochs"]
+
+
+def _where(progress: dict[str, Any]) -> str:
+    """``epoch 3/40``; while a next one is under way, ``epoch 3/40 + 25 %``."""
+    part = progress.get("part", 0)
+    return f"epoch {progress['epoch']}/{progress['epochs']}{f' + {100 * part:.0f} %' if part else ''}"
 
 
 def duration(seconds: float) -> str:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
@@ -70,7 +70,7 @@ class Queue:
     ) -> None:
         self.cells = {cell.id: cell for cell in cells}
         self.folder = folder
-        self.distributions = {
+        self.distributions: dict[str, BaseDistribution] = {
             "dataset": CategoricalDistribution(list(study.datasets)),
             "variant": CategoricalDistribution(list(study.variants)),
             "seed": IntDistribution(0, 2**31),
@@ -83,7 +83,7 @@ class Queue:
         self._heard: dict[int, tuple[float | None, float]] = {}
         sampler = optuna.samplers.RandomSampler(seed=0)
         if create:
-            direction = "maximize" if study.higher_is_better else "minimize"
+            direction: Literal["minimize", "maximize"] = "maximize" if study.higher_is_better else "minimize"
             self.study = self._retry(
                 lambda: optuna.create_study(
                     study_name=name, storage=storage, direction=direction, sampler=sampler, load_if_exists=True
@@ -189,9 +189,11 @@ class Queue:
             return None
         trial = self.study.ask()
         if trial.user_attrs.get("cell") in self.cells:
-            for name in ("dataset", "variant"):
-                trial.suggest_categorical(name, self.distributions[name].choices)
-            trial.suggest_int("seed", 0, self.distributions["seed"].high)
+            for name, values in self.distributions.items():
+                if isinstance(values, CategoricalDistribution):
+                    trial.suggest_categorical(name, values.choices)
+                elif isinstance(values, IntDistribution):
+                    trial.suggest_int(name, values.low, values.high)
         return trial
 
     def _refuse(self, trial: optuna.Trial) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 
-from harness.analysis.run_folder import CATALOGUES, LISTS
+from harness.analysis.run_files import CATALOGUES, LISTS
 from harness.errors import InputError
 from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task
@@ -41,7 +41,7 @@ def task_data(study: Study, cell: Cell, inputs: Inputs, device: str) -> TaskData
         "metrics": list(study.metrics),
         "device": device,
     }
-    if study.task == Task.RETRIEVAL:
+    if Task(study.task) is Task.RETRIEVAL:
         from harness.tasks.retrieval import Retrieval
 
         return Retrieval(log, split, candidates=study.candidates, **options)
@@ -66,6 +66,7 @@ def run_cell(
     *,
     device: str = "cpu",
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_step: Callable[[float], None] = lambda part: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """Trains the cell, from its last checkpoint if there is one, and publishes its directory.
@@ -95,6 +96,7 @@ def run_cell(
             folder=folder.running(cell.id),
             made_with=digest([versions(), git_state(), torch.get_num_threads(), str(data.device)]),
             on_epoch=on_epoch,
+            on_step=on_step,
             should_stop=should_stop,
         )
     staged = folder.running(cell.id) / "staged"

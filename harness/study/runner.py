@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.run_folder import read_outside
+from harness.analysis.run_files import read_outside
 from harness.errors import InputError
 from harness.fidelity import card
 from harness.files import writing

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from harness.analysis.predictions import Outside, Truth, rank_predictions
 from harness.analysis.rows import load_run
-from harness.analysis.run_folder import OUTSIDE, read_outside
+from harness.analysis.run_files import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
-from harness.data.splits import Split
+from harness.data.splits import Evaluated, Split
 from harness.errors import InputError, nearest
 from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
 from harness.metrics.ranking import per_user
@@ -156,7 +156,7 @@ def _check_study(study: Study, dataset: str) -> None:
         raise InputError(f"study '{study.study}' has no data set '{dataset}'; {nearest(dataset, study.datasets)}")
 
 
-def truth_of(log: EventLog, split: Split, phase: str = "test") -> Truth:
+def truth_of(log: EventLog, split: Split, phase: Evaluated = "test") -> Truth:
     """What the split asks of a phase."""
     users, targets = split.targets(phase)
     return Truth(log.name, phase, log.users, log.items, log.offsets, log.item, users, targets)

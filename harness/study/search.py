@@ -113,7 +113,7 @@ def _own_setting(study: Study, dataset: str, arm: Arm, space: dict[str, Space]) 
     for key, values in space.items():
         part, _, rest = key.partition(".")
         other = {"training": arm.training, "data": arm.data, "items": arm.items}.get(part) if rest else None
-        found = (other or arm.config).model_dump()
+        found: Any = (other or arm.config).model_dump()
         for name in (rest if other else key).split("."):
             found = found.get(name) if isinstance(found, dict) else None
         if not values.holds(found):
@@ -184,4 +184,7 @@ def ask(study: Study, search: Search, past: list[dict[str, Any]], trials: int) -
 def _distribution(space: Space) -> BaseDistribution:
     if space.choices is not None:
         return CategoricalDistribution(space.choices)
-    return (IntDistribution if space.whole else FloatDistribution)(space.low, space.high, log=space.log)
+    low, high = space.range
+    if space.whole:
+        return IntDistribution(int(low), int(high), log=space.log)
+    return FloatDistribution(low, high, log=space.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -17,15 +18,18 @@ from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
-from harness.study.folder import HOST, RunFolder
+from harness.study.folder import HOST, Design, RunFolder
 from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
 from harness.study.stopping import noted_signals
 from harness.study.trials import Searches, is_tuning
+from harness.training import CHECKPOINT, SECONDS
 
 __all__ = ["go_where_it_was_started", "wait_for_run", "work"]
 
 IDLE_SECONDS = 1.0
+NOTE_SECONDS = 5.0
+"""Between two notes of how far an epoch is."""
 
 
 class Work(Protocol):
@@ -60,11 +64,12 @@ def work(
             return bool(asked) or (parent is not None and os.getppid() != parent)
 
         torch.set_num_threads(threads)
+        design = folder.read_design()
         shared: Work
-        if is_tuning(folder):
-            shared = Searches.of_worker(folder, data_root, cache, device, threads, stop)
+        if is_tuning(design):
+            shared = Searches.of_worker(design, folder, data_root, cache, device, threads, stop)
         else:
-            shared = _Cells(folder, storage, Inputs(data_root, cache), device, stop)
+            shared = _Cells(design, folder, storage, Inputs(data_root, cache), device, stop)
         while shared.left():
             if stop():
                 raise Interrupted
@@ -75,9 +80,17 @@ def work(
 class _Cells:
     """The cells of a run, trained by this worker."""
 
-    def __init__(self, folder: RunFolder, storage: str, inputs: Inputs, device: str, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        design: Design,
+        folder: RunFolder,
+        storage: str,
+        inputs: Inputs,
+        device: str,
+        stop: Callable[[], bool],
+    ) -> None:
         self.folder, self.inputs, self.device, self.stop = folder, inputs, device, stop
-        self.study, extra = folder.read_design()
+        self.study, extra = design
         cells = make_cells(self.study, inputs)
         if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
             raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")
@@ -129,19 +142,38 @@ def _train(
     """The cell's validation value. Raises CellFailed after the reason was written down."""
     history: list[dict[str, Any]] = []
     tracked = f"valid/{study.primary}"
-    started = time.time()
+    started, said = time.time(), -math.inf
+
+    def note(part: float) -> None:
+        """What the display reads: epochs done, the part of the next that is done, the seconds of an epoch."""
+        spent = [sum(row[seconds] for seconds in SECONDS) for row in history]
+        whole = sum(spent) / len(spent) if spent else (time.time() - started) / part if part else None
+        progress = {
+            "epoch": history[-1]["epoch"] if history else 0,
+            "part": part,
+            "epochs": study.budget.epochs,
+            "value": next((row[tracked] for row in reversed(history) if row.get(tracked) is not None), None),
+            "epoch_seconds": whole,
+        }
+        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
 
     def on_epoch(row: dict[str, Any]) -> None:
         history.append(row)
         if row.get(tracked) is not None:
             report(row[tracked], row["epoch"])
-        seconds = sum(past[f"{part}_seconds"] for past in history for part in ("data", "train", "evaluation"))
-        progress = {"epoch": row["epoch"], "epochs": study.budget.epochs, "value": row.get(tracked)}
-        progress["epoch_seconds"] = seconds / len(history)
-        write_json(folder.running(cell.id) / "progress.json", {**progress, "host": HOST, "started": started})
+        note(0.0)
 
+    def on_step(part: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= NOTE_SECONDS and (history or not resumed):
+            said = time.monotonic()
+            note(part)
+
+    resumed = (folder.running(cell.id) / CHECKPOINT).exists()
     try:
-        return run_cell(study, cell, inputs, folder, device=device, on_epoch=on_epoch, should_stop=stop)
+        return run_cell(
+            study, cell, inputs, folder, device=device, on_epoch=on_epoch, on_step=on_step, should_stop=stop
+        )
     except (InputError, Interrupted):
         raise
     except Exception as error:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 
 from harness.data.batches import Windows, all_positions
+from harness.data.splits import Evaluated
 from harness.errors import CellFailed, InputError, nearest
 from harness.interface import Recommender, Task
 from harness.metrics import action as action_metrics
@@ -33,21 +34,21 @@ class ActionPrediction(TaskData):
                 "as in {like: 'rating >= 4'}, or choose another data set"
             )
 
-    def windows(self, phase: str) -> Windows:
+    def windows(self, phase: Evaluated) -> Windows:
         """Each event of ``phase`` once, with at least half of ``max_length`` of what came before it."""
         first, last = self.split.bounds(phase)
         stride = max(1, self.max_length // 2)
         begin = self.log.offsets[:-1]
         return all_positions(begin, first, last, max_length=self.max_length, stride=stride, rng=None)
 
-    def histories(self, phase: str) -> Windows:
+    def histories(self, phase: Evaluated) -> Windows:
         first, last = self.split.bounds(phase)
         users = np.flatnonzero(last > first)
         last = last[users]
         return Windows(users, np.maximum(self.log.offsets[users], last - self.max_length), last, last - 1)
 
     @torch.inference_mode()
-    def predict(self, model: Recommender, phase: str, *, lists: bool = False) -> Predictions:
+    def predict(self, model: Recommender, phase: Evaluated, *, lists: bool = False) -> Predictions:
         windows = self.windows(phase)
         names = self.log.action_names
         training = model.training
@@ -57,7 +58,7 @@ class ActionPrediction(TaskData):
         groups = self.sequences.groups(windows, chunk)
         for batch, rows in self.sequences.batches(windows, groups, self.task, supervise=True):
             logits = batch.supervised(model.predict_actions(batch))  # (V, A)
-            flat, width = batch.valid.cpu().numpy(), batch.items.shape[1]
+            flat, width = batch.positions().cpu().numpy(), batch.items.shape[1]
             event = windows.start[rows][flat // width] + flat % width
             probability[event] = logits.float().sigmoid().cpu().numpy()
         model.train(training)
@@ -65,6 +66,7 @@ class ActionPrediction(TaskData):
         predicted = probability[events]
         if not np.isfinite(predicted).all():
             raise CellFailed("the model's probabilities are not finite; lower training.learning_rate")
+        assert self.log.actions is not None, "see the constructor"
         per_event = len(names)
         item = self.log.item[events]
         rows = pa.table(

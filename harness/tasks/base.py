@@ -13,7 +13,7 @@ import torch
 
 from harness.data.batches import Sequences, Windows, training_windows
 from harness.data.log import EventLog
-from harness.data.splits import Split
+from harness.data.splits import Evaluated, Split
 from harness.interface import Batch, Recommender, Schema, Task
 
 __all__ = ["Predictions", "TaskData"]
@@ -93,15 +93,15 @@ class TaskData(ABC):
         return len(groups), (batch for batch, _ in made)
 
     @abstractmethod
-    def histories(self, phase: str) -> Windows:
+    def histories(self, phase: Evaluated) -> Windows:
         """One window of at most ``max_length`` events for each user with something to predict in ``phase``: the events
         before the next item (retrieval), or up to the last event whose action is predicted (action prediction)."""
 
     @abstractmethod
-    def predict(self, model: Recommender, phase: str, *, lists: bool = False) -> Predictions:
+    def predict(self, model: Recommender, phase: Evaluated, *, lists: bool = False) -> Predictions:
         """What ``model`` predicts in ``phase`` ("valid" or "test")."""
 
-    def evaluate(self, model: Recommender, phase: str) -> pa.Table:
+    def evaluate(self, model: Recommender, phase: Evaluated) -> pa.Table:
         """The rows of ``phase``."""
         return self.predict(model, phase).rows
 

@@ -46,9 +46,10 @@ def unpack(table: pa.Table, candidates: str, k: int = KEPT) -> tuple[np.ndarray,
     """
     table = table.combine_chunks()
     try:
-        columns = [table[name].chunk(0) if len(table) else None for name in ("items", "seen", "scores")]
-        if columns[0] is None:
+        whole = [table[name] for name in ("items", "seen", "scores")]
+        if not len(table):
             return np.zeros((0, k), np.int32), np.full((0, k), np.nan, np.float32)
+        columns = [column.chunk(0) for column in whole]
         counts = np.diff(columns[0].offsets.to_numpy())
         item, seen, score = (column.flatten().to_numpy(zero_copy_only=False) for column in columns)
     except (KeyError, AttributeError, pa.ArrowException) as error:

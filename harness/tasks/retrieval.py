@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.data.batches import Windows
+from harness.data.splits import Evaluated
 from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender, Task
 from harness.metrics import find
@@ -50,7 +51,7 @@ class Retrieval(TaskData):
         super().__init__(*args, **kwargs)
         self.candidates = candidates
 
-    def histories(self, phase: str) -> Windows:
+    def histories(self, phase: Evaluated) -> Windows:
         users, targets = self.split.targets(phase)
         start = np.maximum(self.log.offsets[users], targets - self.max_length)
         return Windows(users, start, targets, targets - 1)
@@ -83,7 +84,7 @@ class Retrieval(TaskData):
         return int(np.clip(SCORE_BYTES // (6 * (len(self.log.items) - 1)), 1, MAX_USERS))
 
     @torch.inference_mode()
-    def predict(self, model: Recommender, phase: str, *, lists: bool = False) -> Predictions:
+    def predict(self, model: Recommender, phase: Evaluated, *, lists: bool = False) -> Predictions:
         windows = self.histories(phase)
         n_items = len(self.log.items) - 1
         rank = {name: np.full(len(windows), np.nan) for name in PROTOCOLS}
@@ -132,7 +133,7 @@ class Retrieval(TaskData):
         chosen = [metric for metric in map(find, self.metrics) if metric.in_validation]
         for name in PROTOCOLS:
             ranks = rows[f"rank_{name}"].to_numpy(zero_copy_only=False).astype(float)
-            evidence = Evidence({"rank": lambda ranks=ranks: ranks})
+            evidence = Evidence({"rank": functools.partial(np.asarray, ranks)})
             summary[name] = {metric.name: metric.value(evidence) if len(ranks) else None for metric in chosen}
         return summary
 
@@ -215,7 +216,8 @@ def best_by_list(ranking: Ranking, owner: Tensor, seen: Tensor, n_items: int, k:
     there = items > 0
     kept = there & ((there.cumsum(1) <= k) | (~known & ((there & ~known).cumsum(1) <= k)))
     width = int(kept.sum(1).max()) if len(kept) else 0
-    return tuple(part[:, :width] for part in _close_up(items.masked_fill(~kept, 0), known & kept, ranking.scores))
+    best, marks, scores = _close_up(items.masked_fill(~kept, 0), known & kept, ranking.scores)
+    return best[:, :width], marks[:, :width], scores[:, :width]
 
 
 def _close_up(items: Tensor, mark: Tensor, values: Tensor) -> Best:

@@ -6,13 +6,16 @@ Shapes: V supervised positions, d width, H heads, T tokens.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["KL_FLOOR", "NoiseForm", "info_nce", "map_noise_loss", "noise_loss"]
+__all__ = ["KL_FLOOR", "NoiseForm", "info_nce", "layers_noise_loss", "map_noise_loss", "noise_loss"]
 
 NoiseForm = Literal["representation", "triplet", "attention-mse", "attention-kl"]
 
@@ -51,6 +54,12 @@ def map_noise_loss(clean: Tensor, noisy: Tensor, form: NoiseForm) -> Tensor:
         return (noisy - clean).square().sum(dim=-1).mean()
     p, q = clean.abs() + KL_FLOOR, noisy.abs() + KL_FLOOR
     return (p * (p.log() - q.log()) - p + q).sum(dim=-1).mean()
+
+
+def layers_noise_loss(pairs: Iterable[Sequence[Tensor]], form: NoiseForm) -> Tensor:
+    """The mean of :func:`map_noise_loss` over layers."""
+    losses = [map_noise_loss(clean, noisy, form) for clean, noisy in pairs]
+    return reduce(operator.add, losses) / len(losses)
 
 
 def info_nce(hidden: Tensor, vectors: Tensor, targets: Tensor, temperature: float, negatives: int) -> Tensor:

@@ -64,7 +64,8 @@ def attend(query: Tensor, parts: Sequence[Part], own: tuple[Tensor, Tensor] | No
     if query.device.type != "cpu":
         return attend_masked(query, parts, own)
     parts = sorted(parts, key=lambda part: part.strict)
-    own = tuple(tensor.to(query.dtype) for tensor in own) if own else None  # a null key under autocast, say
+    if own is not None:  # which may be a null key under autocast, say
+        own = own[0].to(query.dtype), own[1].to(query.dtype)
     flat = [tensor for part in parts for tensor in (part.key, part.value)]
     return _Union.apply(query, *(own or (None, None)), tuple(part.strict for part in parts), *flat)
 
@@ -138,8 +139,9 @@ class _Union(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, own_key: Tensor | None, own_value: Tensor | None, stricts: tuple, *flat: Tensor
     ) -> Tensor:
-        out = total = None
-        if own_key is not None:
+        out: Tensor | None = None
+        total: Tensor | None = None
+        if own_key is not None and own_value is not None:
             out, total = own_value.clone(), _own_score(query, own_key)  # (B, H, N, D), (B, H, N)
         for strict, key, value in zip(stricts, flat[::2], flat[1::2], strict=True):
             shift = int(strict)
@@ -148,7 +150,7 @@ class _Union(torch.autograd.Function):
                 continue
             # Query n and key m = n - shift share a row, so that the kernel's own causal mask is the right one.
             part, log_sum = _flash(query[:, :, shift:], key[:, :, :n], value[:, :, :n], 0.0, True)
-            if out is None:
+            if out is None or total is None:
                 out, total = part, log_sum
                 continue
             (seen,) = _rows(strict, total)
@@ -158,6 +160,7 @@ class _Union(torch.autograd.Function):
             total = torch.cat((total[:, :, :shift], merged), 2) if strict else merged
         ctx.save_for_backward(query, own_key, own_value, out, total, *flat)
         ctx.stricts = stricts
+        assert out is not None, "see `attend`: query 0 sees a key"
         return out
 
     @staticmethod

@@ -17,7 +17,9 @@ It offers the same five steps as :class:`harness.models.blocks.ranker.Transforme
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -122,7 +124,8 @@ class HSTULayer(nn.Module):
         n = query.shape[2]
         past = torch.ones(n, n, dtype=self.out.weight.dtype, device=query.device)
         masks = [past.tril(-1 if part.strict else 0)[:, : part.key.shape[2]] for part in parts]  # (N, N) each
-        divisor = self._divisor(sum(mask.sum(-1) for mask in masks) + (own_key is not None))  # (N,)
+        visible = reduce(operator.add, (mask.sum(-1) for mask in masks))  # (N,)
+        divisor = self._divisor(visible + (own_key is not None))
         found = []
         for part, mask, place in zip(parts, masks, key_places or [places] * len(parts), strict=True):
             score = F.silu(query @ part.key.mT + self.bias(places, place))  # (B, H, N, N)
@@ -141,7 +144,7 @@ class HSTULayer(nn.Module):
     ) -> Tensor:
         """(B, H, N, D): the weighted values of the union of ``parts`` and the own key."""
         weights = self.weights(query, places, parts, key_places, own[0] if own else None)
-        out = sum(weight @ part.value for weight, part in zip(weights, parts, strict=False))
+        out = reduce(operator.add, (weight @ part.value for weight, part in zip(weights, parts, strict=False)))
         return out if own is None else out + weights[-1].unsqueeze(-1) * own[1]
 
     def attend_beside(
@@ -157,14 +160,14 @@ class HSTULayer(nn.Module):
         seen = seen.to(self.out.weight.dtype)
         visible = seen.sum(-1) * len(history) + (own is not None)  # (B,)
         divisor = self._divisor(visible)[:, None, None, None]
-        out = 0
+        read = []
         for (key, value), place in zip(history, key_places, strict=True):
             score = F.silu(query @ key.mT + self.bias(places, place)) * seen[:, None, None]  # (B, H, K, S)
-            out = out + score / divisor @ value
+            read.append(score / divisor @ value)
         if own is not None:
             score = F.silu((query * own[0]).sum(-1, keepdim=True) + self.bias.own()) / divisor  # (B, H, K, 1)
-            out = out + score * own[1]
-        return out
+            read.append(score * own[1])
+        return reduce(operator.add, read)
 
     def finish(self, x: Tensor, attended: Tensor, gate: Tensor) -> Tensor:
         """(B, S, d): gated, projected and added to the stream ``x``."""

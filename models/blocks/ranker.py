@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,20 +23,19 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness.errors import InputError
-from harness.interface import AttentionMaps, Batch, Needs, Recommender, Schema, Task
+from harness.interface import NO_ACTIONS, AttentionMaps, Batch, Needs, Recommender, Schema, Task
 from harness.models.blocks import causal_union
 from harness.models.blocks.causal_union import Part
 from harness.models.blocks.dropout import Dropout
 from harness.models.blocks.hstu import HSTULayer, Scale
+from harness.models.blocks.module_list import ModuleList
 from harness.models.blocks.places import Places, places, rotate
 from harness.settings import Settings
 
-__all__ = ["ActionEncoder", "Cache", "Ranker", "RankerConfig", "TransformerLayer", "Weights", "rms_norm"]
+__all__ = ["ActionEncoder", "Cache", "Layer", "Ranker", "RankerConfig", "TransformerLayer", "Weights", "rms_norm"]
 
 Cache = list[tuple[Tensor, Tensor]]
 """Per layer the keys and values of a history, (B, H, S, D) each."""
-NO_ACTIONS = "this model needs action labels and the data set has none; declare them under data.actions"
-
 Weights = list[list[Tensor]]
 """Per attention: the weights on each part and on the own key."""
 
@@ -88,9 +87,10 @@ class ActionEncoder(nn.Module):
     def __init__(self, actions: int, dim: int, kind: str, dropout: float) -> None:
         super().__init__()
         if kind == "embedding":
-            self.encode = nn.Linear(actions, dim)
-            nn.init.normal_(self.encode.weight, std=0.02)
-            nn.init.normal_(self.encode.bias, std=0.02)
+            linear = nn.Linear(actions, dim)
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.normal_(linear.bias, std=0.02)
+            self.encode: nn.Module = linear
         else:
             self.rows = nn.Parameter(torch.empty(actions, 8).normal_(std=0.1))
             self.encode = nn.Sequential(nn.Linear(8 * actions, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -102,6 +102,59 @@ class ActionEncoder(nn.Module):
         if self.kind == "mlp":
             actions = (actions.unsqueeze(-1) * self.rows).flatten(-2)  # (..., 8 A)
         return self.dropout(self.encode(actions))
+
+
+class Layer(Protocol):
+    """The steps of a layer of either backbone. What a gate is, only the layer knows."""
+
+    @property
+    def norm(self) -> nn.Module: ...
+
+    def queries(self, normed: Tensor, at: Places, /) -> tuple[Tensor, Any]:
+        """Queries (B, H, S, D) of (B, S, d) normed tokens, and their gate."""
+
+    def keys(self, normed: Tensor, at: Places, /) -> tuple[Tensor, Tensor]:
+        """Keys and values, (B, H, S, D) each, of (B, S, d) normed tokens."""
+
+    def project(self, normed: Tensor, at: Places, /) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Queries, keys, values and gate."""
+
+    def weights(
+        self,
+        query: Tensor,
+        at: Places,
+        parts: Sequence[Part],
+        key_places: Sequence[Places] | None = None,
+        own_key: Tensor | None = None,
+        /,
+    ) -> list[Tensor]:
+        """What multiplies the values: (B, H, N, N) per part, then (B, H, N) for the own key if there is one."""
+
+    def attend(
+        self,
+        query: Tensor,
+        at: Places,
+        parts: Sequence[Part],
+        key_places: Sequence[Places] | None = None,
+        own: tuple[Tensor, Tensor] | None = None,
+        /,
+    ) -> Tensor:
+        """(B, H, N, D): the weighted values of the union of ``parts`` and the own key."""
+
+    def attend_beside(
+        self,
+        query: Tensor,
+        at: Places,
+        history: Cache,
+        key_places: Sequence[Places],
+        seen: Tensor,
+        own: tuple[Tensor, Tensor] | None,
+        /,
+    ) -> Tensor:
+        """K candidates beside a history of which ``seen`` (B, S) are not padding: (B, H, K, D)."""
+
+    def finish(self, x: Tensor, attended: Tensor, gate: Any, /) -> Tensor:
+        """(B, S, d): the stream ``x`` after the layer."""
 
 
 class TransformerLayer(nn.Module):
@@ -168,9 +221,10 @@ class TransformerLayer(nn.Module):
         history: Cache,
         key_places: Sequence[Places],
         seen: Tensor,
-        own: tuple[Tensor, Tensor],
+        own: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """K candidates beside a history of which ``seen`` (B, S) are not padding: (B, H, K, D)."""
+        assert own is not None, "softmax needs a key that every candidate sees"
         return causal_union.attend_beside(query, history, seen, own)
 
     def finish(self, x: Tensor, attended: Tensor, gate: None) -> Tensor:
@@ -200,16 +254,14 @@ class Ranker(Recommender[RankerConfigT]):
         """``width`` is that of the states, where it isn't ``config.dim``."""
         super().__init__(config, schema)
         if not schema.actions:
-            raise InputError(
-                "this model needs action labels and the data set has none; declare them under data.actions"
-            )
+            raise InputError(NO_ACTIONS)
         dim, width = config.dim, width or config.dim
         self.item_embedding = nn.Embedding(schema.n_items + 1, dim, padding_idx=0)
         nn.init.normal_(self.item_embedding.weight[1:], std=0.02)
         lost = config.dropout if config.action_dropout is None else config.action_dropout
         self.action_encoder = ActionEncoder(len(schema.actions), dim, config.action_encoder, lost)
         self.dropout = Dropout(config.dropout)
-        self.layers = nn.ModuleList(self._layer() for _ in range(config.layers))
+        self.layers = ModuleList(self._layer() for _ in range(config.layers))
         self.final_norm = rms_norm(dim)
         hidden = nn.Sequential(nn.Linear(width, dim), nn.SiLU()) if config.head == "mlp" else nn.Identity()
         self.action_head = nn.Sequential(hidden, nn.Linear(dim if config.head == "mlp" else width, len(schema.actions)))
@@ -219,7 +271,7 @@ class Ranker(Recommender[RankerConfigT]):
     def needs_with(cls, config: RankerConfigT) -> Needs:
         return dataclasses.replace(cls.needs, times=config.time_bias)
 
-    def _layer(self) -> nn.Module:
+    def _layer(self) -> Layer:
         config = self.config
         if config.backbone == "transformer":
             return TransformerLayer(config.dim, config.heads, config.dropout, self.value_sets)
@@ -256,7 +308,7 @@ class Ranker(Recommender[RankerConfigT]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over all items where the batch has targets, else BCE, the mean over events and actions."""
         if batch.targets is None:
-            labels = batch.supervised(self.labels(batch))  # (V, A)
+            labels = batch.supervised(batch.labels())  # (V, A)
             logits = self.action_head(batch.supervised(self.states(batch, own_action=False)))
             return {"bce": F.binary_cross_entropy_with_logits(logits, labels)}
         logits = self._item_logits(batch.supervised(self.states(batch, own_action=True)))  # (V, n_items)
@@ -289,11 +341,6 @@ class Ranker(Recommender[RankerConfigT]):
 
     # -- steps that arms share ----------------------------------------------------------------------------------
 
-    def labels(self, batch: Batch) -> Tensor:
-        if batch.actions is None:
-            raise InputError(NO_ACTIONS)
-        return batch.actions
-
     def places(self, batch: Batch, position: Tensor | None = None) -> Places:
         """One token per event at positions 0..L-1, or at ``position``."""
         if position is None:
@@ -308,7 +355,7 @@ class Ranker(Recommender[RankerConfigT]):
 
     def causal(
         self,
-        layer: nn.Module,
+        layer: Layer,
         x: Tensor,
         at: Places,
         record: Weights | None = None,

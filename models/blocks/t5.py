@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from harness.models.blocks.attention import maps_are_cheaper
 from harness.models.blocks.dropout import Dropout, dropout
+from harness.models.blocks.module_list import ModuleList
 
 __all__ = ["BUCKETS", "MAX_DISTANCE", "Attention", "Positions", "Stack", "T5Config", "relative_buckets"]
 
@@ -25,17 +26,22 @@ BUCKETS, MAX_DISTANCE = 32, 128  # T5's relative positions
 class T5Config(Protocol):
     """The settings that a stack reads."""
 
-    dim: int
-    heads: int
-    head_dim: int
-    feed_forward: int
-    dropout: float
+    @property
+    def dim(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def feed_forward(self) -> int: ...
+    @property
+    def dropout(self) -> float: ...
 
 
 class Positions(NamedTuple):
     """The P positions of (B, L) sequences whose next items are decoded; the decoder's rows are these."""
 
-    index: Tensor
+    flat: Tensor
     """(P,) flat indices b * L + t."""
     batch: int
     length: int
@@ -43,11 +49,11 @@ class Positions(NamedTuple):
     def spread(self, x: Tensor) -> Tensor:
         """(P, m, N) -> (B, L * m, N), zero at the positions that are not decoded."""
         full = x.new_zeros(self.batch * self.length, *x.shape[1:])
-        return full.index_copy(0, self.index, x).view(self.batch, -1, x.shape[2])
+        return full.index_copy(0, self.flat, x).view(self.batch, -1, x.shape[2])
 
     def collect(self, x: Tensor) -> Tensor:
         """(B, L * m, N) -> (P, m, N)."""
-        return x.reshape(self.batch * self.length, -1, x.shape[2]).index_select(0, self.index)
+        return x.reshape(self.batch * self.length, -1, x.shape[2]).index_select(0, self.flat)
 
 
 class Attention(nn.Module):
@@ -148,9 +154,21 @@ class Layer(nn.Module):
         """x (B, S, D), bias for the self-attention, the encoder's output (B, S', D) and what is visible of it."""
         normed = self.attention_norm(x)
         x = x + self.dropout(self.attention(normed, self.attention.keys_values(normed), bias))
-        if self.cross is not None:
-            x = x + self.dropout(self.cross(self.cross_norm(x), self.cross.keys_values(memory), mask, positions))
+        if memory is not None and mask is not None:
+            x = x + self.dropout(self.cross_attention(x, self.memory(memory), mask, positions))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def memory(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S', Dh) of the encoder's output (B, S', D)."""
+        assert self.cross is not None, "a layer of the encoder reads no memory"
+        return self.cross.keys_values(encoded)
+
+    def cross_attention(
+        self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor, positions: Positions | None = None
+    ) -> Tensor:
+        assert self.cross is not None, "a layer of the encoder reads no memory"
+        assert self.cross_norm is not None
+        return self.cross(self.cross_norm(x), memory, mask, positions)
 
     def step(
         self,
@@ -166,16 +184,18 @@ class Layer(nn.Module):
         """
         mixed, own = self.attention.step(self.attention_norm(x), past, bias)
         x = x + mixed
-        x = x + self.cross(self.cross_norm(x), memory, mask)
+        x = x + self.cross_attention(x, memory, mask)
         return x + self.feed_forward(self.feed_forward_norm(x)), own
 
 
 class Stack(nn.Module):
     """Encoder or decoder: layers that share one table of relative position biases."""
 
+    buckets: Tensor
+
     def __init__(self, config: T5Config, layers: int, length: int, decoder: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(config, cross=decoder) for _ in range(layers))
+        self.layers = ModuleList(Layer(config, cross=decoder) for _ in range(layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.dropout = Dropout(config.dropout)
         self.position = nn.Embedding(BUCKETS, config.heads)

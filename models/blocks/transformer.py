@@ -1,18 +1,22 @@
-"""Transformer layers around any attention module with ``SelfAttention``'s interface."""
+"""Transformer layers around any attention module."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.blocks.dropout import Dropout
+from harness.models.blocks.module_list import ModuleList
 
-__all__ = ["ACTIVATIONS", "Activation", "FeedForward", "NormOrder", "Transformer", "TransformerLayer", "init_weights"]
+__all__ = [
+    "ACTIVATIONS", "Activation", "AttentionModule", "FeedForward", "NormOrder", "Transformer", "TransformerLayer",
+    "init_weights",
+]  # fmt: skip
 
 Activation = Literal["gelu", "gelu-tanh", "relu", "silu"]
 NormOrder = Literal["post", "pre"]
@@ -24,6 +28,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
 }
 """gelu-tanh is GPT-2's ``gelu_new``; on a CPU it costs about twice the exact gelu."""
+
+
+class AttentionModule(Protocol):
+    """What a layer asks of its attention."""
+
+    @property
+    def out(self) -> nn.Linear:
+        """The last map."""
+
+    def __call__(self, x: Tensor, capture: bool) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, d) -> (B, L, d), and the maps (B, H, L, L) if ``capture``, else None."""
 
 
 class FeedForward(nn.Module):
@@ -47,7 +62,7 @@ class TransformerLayer(nn.Module):
 
     def __init__(
         self,
-        attention: nn.Module,
+        attention: AttentionModule,
         dim: int,
         inner: int,
         *,
@@ -86,7 +101,7 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        make_attention: Callable[[int], nn.Module],
+        make_attention: Callable[[int], AttentionModule],
         layers: int,
         dim: int,
         inner: int,
@@ -97,7 +112,7 @@ class Transformer(nn.Module):
         norm_eps: float,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
+        self.layers = ModuleList(
             TransformerLayer(
                 make_attention(index), dim, inner, activation=activation, dropout=dropout, norm=norm, norm_eps=norm_eps
             )
@@ -115,10 +130,7 @@ class Transformer(nn.Module):
         return self.final_norm(x), maps
 
     def scale_residual_branches(self, std: float) -> None:
-        """GPT-2's initialisation: the last map of each residual branch shrinks with the number of branches.
-
-        The attention's last map is its ``out``.
-        """
+        """GPT-2's initialisation: the last map of each residual branch shrinks with the number of branches."""
         for layer in self.layers:
             for last in (layer.attention.out, layer.feed_forward.down):
                 nn.init.normal_(last.weight, std=std / math.sqrt(2 * len(self.layers)))

@@ -181,6 +181,7 @@ def beam_search(step: Step, state: Any, sizes: tuple[int, ...], width: int, trie
         before = path.gather(1, parents.unsqueeze(-1).expand(-1, -1, level))
         path = torch.cat([before, taken.unsqueeze(-1)], dim=-1)
     items = None if trie is None else torch.where(total > -torch.inf, trie.lowest(len(sizes))[nodes], 0)
+    assert path is not None, "there is no level to decode"
     return Beams(codes=path, scores=total, items=items)
 
 

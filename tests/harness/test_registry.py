@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from harness.analysis.artefacts import SECTIONS, Failures, registered
 from harness.errors import InputError
 from harness.fidelity import card
 from harness.interface import Choice, Fidelity, Recommender
@@ -44,6 +47,51 @@ class Popularity(Recommender):
         return counts.expand(len(batch.items), -1)
 '''
 
+TABLE = """
+import pandas as pd
+from harness.analysis.artefacts import ReportTable
+from harness.analysis.table import from_frame
+
+
+class Spread(ReportTable):
+    \"\"\"Lowest and highest seed of each variant.\"\"\"
+
+    section = "seeds"
+
+    def applies(self, run):
+        return run.task == "retrieval"
+
+    def make(self, run):
+        values = run.metric_table(run.primary)[run.primary].groupby(level=["dataset", "variant"], sort=False)
+        frame = pd.DataFrame({"Lowest": values.min(), "Highest": values.max(), "Seeds": values.size()})
+        return from_frame(self.name, frame, "The seeds of each variant.")
+"""
+
+FIGURE = """
+from matplotlib.figure import Figure
+from harness.analysis.artefacts import ReportFigure
+from harness.analysis.style import new_figure, style
+
+
+class Dots(ReportFigure):
+    \"\"\"Each seed as a dot.\"\"\"
+
+    section = "seeds"
+
+    def caption(self, run):
+        return "Each seed of each variant."
+
+    def make(self, run, width):
+        with style():
+            figure = new_figure(width, 2)
+            axis = figure.subplots()
+            for variant in run.variants:
+                values = run.by_seed(run.datasets[0], variant, run.primary)
+                axis.plot(list(values), list(values.values()), "o", label=run.label(variant))
+            axis.set(xlabel="Seed", ylabel=run.primary)
+        return figure
+"""
+
 PROJECT = """
 [build-system]
 requires = ["setuptools"]
@@ -53,8 +101,14 @@ name = "somebody-elses"
 version = "1"
 [project.entry-points."harness.models"]
 somebodys = "somebody_elses:Popularity"
+[project.entry-points."harness.tables"]
+seeds = "somebody_elses_table:Spread"
+not-there = "somebody_elses_table:Gone"
+[project.entry-points."harness.figures"]
+dots = "somebody_elses_figure:Dots"
+no-figure = "somebody_elses_table:Spread"
 [tool.setuptools]
-py-modules = ["somebody_elses"]
+py-modules = ["somebody_elses", "somebody_elses_table", "somebody_elses_figure"]
 """
 
 STUDY = """
@@ -119,7 +173,8 @@ def site(tmp_path_factory) -> Path:
     """A folder with the package installed into it, as pip would install it anywhere."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     (source / "pyproject.toml").write_text(PROJECT)
-    (source / "somebody_elses.py").write_text(MODEL)
+    for module, text in (("", MODEL), ("_table", TABLE), ("_figure", FIGURE)):
+        (source / f"somebody_elses{module}.py").write_text(text)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     done = subprocess.run([*pip, "--target", target, source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -132,7 +187,7 @@ def test_a_model_of_an_installed_package_runs_in_a_study(site, harness, tmp_path
     assert "somebodys" in {entry["name"] for entry in listed}
     (tmp_path / "outside.yaml").write_text(STUDY)
     done = harness("run", "--study", "outside.yaml", env=env)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # for the table and the figure that are not there
     metrics = next((tmp_path / "out" / "outside" / "cells").glob("*/metrics.json"))
     assert json.loads(metrics.read_text())["test"]["all"]["mrr"] > 0
 
@@ -142,3 +197,34 @@ def test_without_the_package_the_model_is_unknown(harness, tmp_path):
     done = harness("run", "--study", "outside.yaml")
     assert done.returncode == 2
     assert "unknown model 'somebodys'" in done.stderr
+
+
+def test_a_table_and_a_figure_of_an_installed_package_stand_in_the_report(site, harness, finished_run, tmp_path):
+    run = tmp_path / "out" / "tiny"
+    shutil.copytree(finished_run, run)
+    done = harness("report", "--study", "tiny", env={"PYTHONPATH": str(site)})
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert text.index('<section id="seeds">') < text.index('id="table-seeds"') < text.index('id="reproduce"')
+    assert 'id="figure-dots"' in text
+    table = pd.read_csv(run / "tables" / "seeds.csv").set_index("label")
+    main = pd.read_csv(run / "tables" / "main.csv")
+    assert (table["Seeds"] == 2).all()
+    assert table["Lowest"].to_numpy() <= pytest.approx(main.filter(regex="ndcg@10$").to_numpy().ravel())
+    assert all((run / "figures" / name).is_file() for name in ("dots.png", "dots.pdf", "column/dots.pdf"))
+    # What can't be loaded, or is of another kind, is one line each; the report is there all the same.
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if line.startswith("not in the report: ")]
+    assert ["table not-there" in told[0], "figure no-figure" in told[1], len(told)] == [True, True, 2]
+    assert "is not a subclass of harness.analysis.artefacts.ReportFigure or DatasetFigure" in told[1]
+    verified = harness("verify", "--study", "tiny", env={"PYTHONPATH": str(site)})
+    assert "table not-there: can't be derived" in verified.stdout
+
+
+def test_every_shipped_table_and_figure_says_what_it_is():
+    for kind in ("tables", "figures"):
+        failures = Failures()
+        for artefact in registered(kind, failures):
+            assert artefact.section in SECTIONS
+            assert artefact.order < 100
+            assert type(artefact).__doc__
+        assert not failures

@@ -7,7 +7,7 @@ another may undo. Each caption ends in a sentence of what was measured.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -34,10 +34,11 @@ MOST_NAMED = 6
 def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
     """The attention statistics of a data set's cells with their ``variant`` and ``seed``; may be empty."""
     parts = []
-    for line in run.finished[run.finished["dataset"] == dataset].itertuples():
-        frame = run.attention(line.id)
+    cells = run.finished[run.finished["dataset"] == dataset]
+    for cell, variant, seed in zip(cells["id"], cells["variant"], cells["seed"], strict=True):
+        frame = run.attention(cell)
         if frame is not None:
-            parts.append(frame.assign(variant=line.variant, seed=line.seed))
+            parts.append(frame.assign(variant=variant, seed=seed))
     columns = ["layer", "head", "statistic", "bin", "value", "users", "variant", "seed"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
@@ -45,10 +46,11 @@ def attention_frame(run: Run, dataset: str) -> pd.DataFrame:
 def measured(run: Run, values: pd.Series, quantity: str) -> str:
     """One sentence: a quantity (percent, by variant, layer and seed) in the layer in which variants differ most."""
     means = values.groupby(level=["layer", "variant"]).mean().unstack("variant")
-    layer = (means.max(axis=1) - means.min(axis=1)).idxmax()
-    variants = [v for v in run.variants if v in means and np.isfinite(means.loc[layer, v])]
+    layer = cast("int", (means.max(axis=1) - means.min(axis=1)).idxmax())  # to the stubs any Hashable
+    row = means.T[layer]
+    variants = [v for v in run.variants if v in means and np.isfinite(row[v])]
     if len(variants) > MOST_NAMED:
-        order = means.loc[layer, variants].sort_values()
+        order = row[variants].sort_values()
         kept = {order.index[0], order.index[-1], run.control}
         variants = [v for v in variants if v in kept]
     said = []

@@ -84,5 +84,6 @@ def reliability(run: Run, cell: str, bins: dict[str, int]) -> dict[str, tuple[np
         parts = [
             np.array_split(lines[column].to_numpy(float)[order], bins[action]) for column in ("probability", "label")
         ]
-        found[str(action)] = tuple(np.array([part.mean() if len(part) else np.nan for part in side]) for side in parts)
+        predicted, observed = (np.array([part.mean() if len(part) else np.nan for part in side]) for side in parts)
+        found[str(action)] = predicted, observed
     return found

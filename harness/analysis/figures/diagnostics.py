@@ -103,5 +103,6 @@ def _share_axes(axes: list[Axes]) -> None:
         axis.yaxis.set_major_locator(LogLocator())
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-        if axis.get_subplotspec().is_first_col():
+        place = axis.get_subplotspec()
+        if place is not None and place.is_first_col():
             axis.set_ylabel("% of the main loss' gradient")

@@ -56,7 +56,7 @@ class LearningCurves(ReportFigure):
 
 def main_term(history: pd.DataFrame) -> str:
     """The column of the loss that the others are added to, which is the first."""
-    return next((column for column in history if column.startswith("loss/")), "loss")
+    return next((column for column in map(str, history) if column.startswith("loss/")), "loss")
 
 
 def _trained(run: Run, dataset: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from harness.analysis.artefacts import ReportFigure
+from harness.analysis.blocks import MINIMUM_BLOCKS, friedman
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import MINIMUM_BLOCKS, friedman
 from harness.analysis.style import INK, look, new_figure, style
 
 __all__ = ["CriticalDifferences"]

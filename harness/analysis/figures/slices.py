@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.artefacts import DatasetFigure
 from harness.analysis.figures.common import by_eights, legend, panels
@@ -13,6 +14,12 @@ from harness.analysis.slices import KINDS, Slice, by_kind
 from harness.analysis.style import look, style
 
 __all__ = ["Slices"]
+
+LINEAR = 0.01
+"""Below this a wide range of values is on a linear scale, above on a logarithmic one."""
+TICKS = (0, 0.01, 0.03, 0.1, 0.3, 1)
+FEW = 4
+"""As many bins have room for their numbers of users in a panel; those of more stand in the tables."""
 
 
 class Slices(DatasetFigure):
@@ -24,23 +31,32 @@ class Slices(DatasetFigure):
         return run.task == "retrieval" and bool(_kinds(run, dataset))
 
     def caption(self, run: Run, dataset: str) -> str:
+        pairs = " A pair is known if, in training, the target has directly followed the last item of the history."
         return (
             f"{metric_label(run.primary)} by kinds of users and targets{self.on(run, dataset)}, which the data alone "
-            "decide: mean over users and seeds, with 95 % intervals over users (Student's t); users of each bin in "
-            "brackets. A pair is known if, in training, the target has directly followed the last item of the history."
+            "decide: mean over users and seeds, with 95 % intervals over users (Student's t); where there is room, the "
+            "users of each bin in brackets. Each panel has its own scale; that of "
+            "targets is logarithmic above 0.01."
+            f"{pairs if 'transition' in _kinds(run, dataset) else ''}"
         )
 
     def make(self, run: Run, dataset: str, width: float) -> Figure:
         kinds = _kinds(run, dataset)
         groups = by_eights(run, run.variants)
         with style():
-            figure, axes = panels(len(kinds) * len(groups), width, 2.3, columns=len(kinds), sharey=True)
+            figure, axes = panels(len(kinds) * len(groups), width, 2.3, columns=len(kinds))
             for place, axis in enumerate(axes):
                 kind, group = list(kinds)[place % len(kinds)], groups[place // len(kinds)]
                 _panel(axis, run, {v: kinds[kind][v] for v in group if v in kinds[kind]})
                 axis.set_xlabel(KINDS[kind].title)
                 if place % len(kinds) == 0 or width < 5:
                     axis.set_ylabel(metric_label(run.primary))
+                if KINDS[kind].wide:
+                    axis.set_yscale("symlog", linthresh=LINEAR, linscale=0.5)
+                    axis.yaxis.set_major_locator(FixedLocator(TICKS))
+                    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                    axis.yaxis.set_minor_locator(NullLocator())
+                    axis.set_ylim(top=1.3 * axis.get_ylim()[1])
                 axis.set_ylim(bottom=0)
             legend(figure)
         return figure
@@ -57,8 +73,9 @@ def _panel(axis: Axes, run: Run, slices: dict[str, list[Slice]]) -> None:
             x, [s.mean for s in found], yerr=[s.half for s in found], color=seen.color, marker=seen.marker,
             linestyle=seen.linestyle, elinewidth=0.8, label=run.label(variant),
         )  # fmt: skip
-    names = [f"{label}\n({sizes[label]:,})" for label in labels]
-    axis.set_xticks(range(len(labels)), names, rotation=30 if len(labels) > 3 else 0)
+    few = len(labels) <= FEW
+    names = [f"{label}\n({sizes[label]:,})" if few else label for label in labels]
+    axis.set_xticks(range(len(labels)), names, rotation=0 if few else 45)
 
 
 def _kinds(run: Run, dataset: str) -> dict[str, dict[str, list[Slice]]]:

@@ -12,8 +12,8 @@ __all__ = ["comma_separated"]
 
 
 def comma_separated(table: Table) -> str:
-    """Values in full precision (12 significant digits). Behind each that has them stand ``... sd``, over seeds, and
-    ``... se``, over users."""
+    """Values in full precision (12 significant digits). Behind each that has them stand ``... sd``, over seeds (or what
+    ``Table.spread`` says), and ``... se``, over users."""
     places = range(len(table.columns))
     grouped = any(line.group for line in table.lines)
     spread = [any(entry.spread for entry in table.column(i)) for i in places]
@@ -23,7 +23,7 @@ def comma_separated(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     heads = []
     for column, wide, known, marked in zip(table.columns, spread, errors, marks, strict=True):
-        heads += [column.key] + [f"{column.key} sd"] * wide + [f"{column.key} se"] * known
+        heads += [column.key] + [f"{column.key} {table.spread}"] * wide + [f"{column.key} se"] * known
         heads += [f"{column.key} mark"] * marked
     writer.writerow([*([table.block.lower()] if grouped else []), "key", "label", *heads])
     for line in table.lines:

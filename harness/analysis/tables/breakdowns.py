@@ -114,7 +114,7 @@ class HistoryLength(ReportTable):
             caption += f" Data: {run.datasets[0]}. Users in each bin: {users}."
         notes, heads = provenance(run, run.datasets, run.variants), tuple(Column(label, label) for label in bins)
         label = f"{run.name}-history-length"
-        return Table("history-length", caption, "Variant", heads, tuple(lines), notes, label)
+        return Table("history-length", caption, "Variant", heads, tuple(lines), notes, label, spread="half_width")
 
 
 def _bins(run: Run) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -41,6 +41,7 @@ def metric_column(
     values = {v: [x for x in found if np.isfinite(x)] for v, found in values.items()}
     means = {v: float(np.mean(found)) for v, found in values.items() if found}
     order = sorted(set(means.values()), reverse=not lower_is_better(metric)) if len(means) > 1 else []
+    styles: dict[float | None, Literal["", "best", "second"]]
     styles = dict(zip(order, ("best", "second"), strict=False))
     entries = {}
     for variant, found in values.items():
@@ -61,8 +62,8 @@ def _error_over_users(run: Run, dataset: str, variant: str, metric: str) -> floa
     """Standard error over users of the mean over seeds and users: how far it would move with other users."""
     cells = run.ids(dataset, variant)
     run.check_same_users(cells)
-    values = [run.user_values(cell, metric) for cell in cells]
-    if any(found is None for found in values) or len(values[0]) < 2:
+    values = [found for cell in cells if (found := run.user_values(cell, metric)) is not None]
+    if len(values) < len(cells) or len(values[0]) < 2:
         return None
     return float(stats.sem(np.mean(values, axis=0)))
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from harness.analysis.artefacts import ReportTable
 from harness.analysis.comparisons import over_users_and_seeds
 from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, lower_is_better, metric_label
-from harness.analysis.statistics import TwoLevel
 from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 from harness.analysis.tables.numbers import DIGITS, pair
+from harness.analysis.two_levels import TwoLevel
 
 __all__ = ["References", "passes", "reference_metrics"]
+
+_HEADS: tuple[tuple[str, str, Literal["r", "l"]], ...] = (
+    ("difference", "Difference", "r"),
+    ("two-level", "Users × seeds", "r"),
+    ("passes", "Passes", "l"),
+)
+"""Key, title and alignment of each metric's columns."""
 
 
 class References(ReportTable):
@@ -61,18 +70,17 @@ def _heads(metrics: list[str]) -> tuple[Column, ...]:
     return tuple(
         Column(f"{metric}/{key}", title, metric_label(metric) if len(metrics) > 1 else "", align)
         for metric in metrics
-        for key, title, align in (
-            ("difference", "Difference", "r"), ("two-level", "Users × seeds", "r"), ("passes", "Passes", "l")
-        )
-    )  # fmt: skip
+        for key, title, align in _HEADS
+    )
 
 
 def _entries(run: Run, dataset: str, variant: str, reference: str, metric: str) -> list[Entry]:
     ids = tuple(run.ids(dataset, variant) + run.ids(dataset, reference))
     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
     said = passes(wide, lower_is_better(metric))
+    difference, interval = (wide.difference, wide.interval) if wide else (None, None)
     return [
-        Entry(fixed(wide and wide.difference, DIGITS, sign=True), wide and wide.difference, cells=ids),
-        Entry(between(wide and wide.interval, DIGITS), pair(wide and wide.interval), cells=ids),
+        Entry(fixed(difference, DIGITS, sign=True), difference, cells=ids),
+        Entry(between(interval, DIGITS), pair(interval), cells=ids),
         Entry(said, said, cells=ids),
     ]

@@ -151,9 +151,10 @@ def _choices(run: Run) -> dict[str, dict[str, list[str]]]:
             where = f"study '{run.name}', table '{name}'"
             if key not in known:
                 raise InputError(f"{where}: unknown key '{key}'; {nearest(key, known)}")
-            odd = [value for value in values if known[key] is not None and value not in known[key]]
-            if odd:
-                raise InputError(f"{where}: unknown {key[:-1]} '{odd[0]}'; {nearest(odd[0], known[key])}")
+            allowed = known[key]
+            odd = [value for value in values if allowed is not None and value not in allowed]
+            if allowed is not None and odd:
+                raise InputError(f"{where}: unknown {key[:-1]} '{odd[0]}'; {nearest(odd[0], allowed)}")
     return {name: choice or {} for name, choice in chosen.items()}
 
 
@@ -175,10 +176,10 @@ def _relative(
 def _outside(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> list[str]:
     """What a reader must know of predictions that another system made."""
     return [
-        f"{run.label(cell.variant)}{f' on {cell.dataset}' if len(datasets) > 1 else ''}, seed {cell.seed}: {note}."
+        f"{run.label(str(cell.variant))}{f' on {cell.dataset}' if len(datasets) > 1 else ''}, seed {cell.seed}: {note}."
         for cell in run.finished.itertuples()
         if cell.dataset in datasets and cell.variant in rows
-        for note in (note.rstrip(".") for note in run.cards[cell.id].get("notes", ()))
+        for note in (note.rstrip(".") for note in run.cards[str(cell.id)].get("notes", ()))
     ]
 
 

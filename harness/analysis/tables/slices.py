@@ -42,7 +42,8 @@ class TargetSlices(ReportTable):
             caption += f" Data: {run.datasets[0]}. Users in each bin: {users}."
         heads = tuple(Column(f"{kind}/{label}", label) for kind, label in columns)
         notes = provenance(run, run.datasets, run.variants)
-        return Table("targets", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-targets")
+        label = f"{run.name}-targets"
+        return Table("targets", caption, "Variant", heads, tuple(lines), notes, label, spread="half_width")
 
 
 def _columns(run: Run) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import yaml
 from harness.analysis.between import between_runs
 from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import two_level_interval
+from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError
 
 

@@ -11,7 +11,8 @@ from harness.analysis.artefacts import tables_of
 from harness.analysis.claims import Claim, claims_for
 from harness.analysis.comparisons import comparisons
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import compare, family, two_level_interval
+from harness.analysis.statistics import compare, family
+from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError
 
 P_OF = {

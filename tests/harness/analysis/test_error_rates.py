@@ -15,7 +15,8 @@ from scipy import stats
 
 from harness.analysis.power import achieved_power, detectable_difference, deviation_limits, seeds_needed
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import Comparison, compare, family, two_level_interval
+from harness.analysis.statistics import Comparison, compare, family
+from harness.analysis.two_levels import two_level_interval
 from harness.metrics.ranking import per_user
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.statistics import compare, family, friedman, two_level_interval, wilcoxon, wilcoxon_warning
+from harness.analysis.blocks import friedman
+from harness.analysis.statistics import compare, family, wilcoxon, wilcoxon_warning
+from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError
 
 # Student (1908): extra hours of sleep of ten patients under two drugs; R's data set `sleep`.

@@ -10,7 +10,7 @@ from harness.analysis.artefacts import tables_of
 from harness.analysis.figures.tuning import tuning_curves
 from harness.analysis.render import render
 from harness.analysis.rows import load_run
-from harness.analysis.run_folder import OUTSIDE
+from harness.analysis.run_files import OUTSIDE
 from harness.analysis.style import FULL, png
 from harness.analysis.tuning import border_distance, equal_budgets, ledger_table, load_tuning
 from harness.analysis.verify import trace

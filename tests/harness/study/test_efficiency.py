@@ -72,7 +72,14 @@ class TestCommand:
         assert record["hardware"]["cpu"]
         assert record["versions"]["torch"] == torch.__version__
 
-        paths = [tmp_path / line for line in ended.out.split()]
+        assert f"Report: {run.relative_to(tmp_path)}/report.html" in ended.out
+        written = [
+            run / "report.html",
+            run / "evidence.json",
+            *(run / "tables").rglob("*.*"),
+            *(run / "figures").rglob("*.*"),
+        ]
+        paths = [path for path in written if path.is_file()]
         before = {path: path.read_bytes() for path in paths}
         names = {path.relative_to(run).as_posix() for path in paths}
         assert {"tables/efficiency.tex", "figures/efficiency.pdf", "figures/training-time.png", "report.html"} <= names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import gc
 import os
 import select
@@ -24,8 +25,10 @@ import optuna
 import pytest
 import sqlalchemy
 import torch
+from alembic.script import ScriptDirectory
 from optuna.trial import TrialState
 
+from harness import registry
 from harness.analysis.artefacts import Failures, make_tables
 from harness.analysis.render import write_tables
 from harness.analysis.rows import load_run
@@ -210,7 +213,10 @@ class Runs:
                 assert path.read_bytes() == (self.calm / path.relative_to(place)).read_bytes(), path
 
     def warm_up(self) -> None:
-        """Imports in this process what every fork needs. Trains nothing: PyTorch's autograd does not survive a fork."""
+        """Does in this process what every fork would do. Trains nothing: PyTorch's autograd does not survive a fork."""
+        scripts = functools.cache(ScriptDirectory)
+        ScriptDirectory.from_config = staticmethod(lambda config: scripts(config.get_main_option("script_location")))
+        registry.entry_points = functools.cache(registry.entry_points)
         place = self.root / "warm"
         settings = Settings(out=place.parent, name=place.name)
         queued, _ = prepare(self.study, settings, Display())

@@ -71,3 +71,13 @@ def test_a_damaged_cost_is_passed_over(tmp_path, capsys, cost):
     (folder.cell("c0") / "cost.json").write_text(cost)
     under_way(folder, 1, 5, 24.0)
     assert "min left" in said(folder, capsys)
+
+
+def test_the_first_epoch_is_followed_from_its_first_steps(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    progress = {"epoch": 0, "part": 0.25, "epochs": 10, "value": None, "epoch_seconds": 40.0}
+    write_json(folder.running("c0") / "progress.json", progress)
+    # 390 s of the cell under way, and 3 x 400 s of the others.
+    line = said(folder, capsys)
+    assert "epoch 0/10 + 25 %" in line
+    assert "about 26 min left" in line

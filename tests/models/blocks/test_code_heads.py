@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.models.blocks import code_heads
-from harness.models.blocks.code_heads import code_cross_entropy, level_states
+from harness.models.blocks.code_heads import code_cross_entropy, level_rows, level_states
 
 
 def inputs(positions=37, levels=5, dim=16, width=12, dtype=torch.float64):
@@ -64,3 +64,17 @@ def test_a_zero_state_has_a_finite_loss():
             part.zero_()
     loss = code_cross_entropy(*parts, codes)
     assert all(torch.isfinite(grad).all() for grad in torch.autograd.grad(loss, parts))
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 4, 1)])
+def test_level_rows_stand_one_level_behind_the_other(sizes):
+    rows, bias = level_rows(torch.tensor(sizes))
+    first = 0
+    for level, size in enumerate(sizes):
+        assert rows[level].tolist() == [first + code if code < size else first for code in range(max(sizes))]
+        first += size
+    if len(set(sizes)) == 1:
+        assert bias is None
+    else:
+        barred = [[-torch.inf if code >= size else 0.0 for code in range(max(sizes))] for size in sizes]
+        assert bias.squeeze(1).tolist() == barred

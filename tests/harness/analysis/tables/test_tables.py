@@ -16,9 +16,9 @@ from harness.analysis.artefacts import tables_of
 from harness.analysis.render import render
 from harness.analysis.report import write_report
 from harness.analysis.rows import load_run
-from harness.analysis.statistics import two_level_interval
 from harness.analysis.tables.cost import Cost
 from harness.analysis.tables.results import results_table
+from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError
 
 
