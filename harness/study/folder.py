@@ -148,8 +148,8 @@ class RunFolder:
         for working in self.path.glob("running/*"):
             if self.is_finished(working.name) and not self.is_held(working.name):
                 shutil.rmtree(working, ignore_errors=True)
-        for place in (self.path, self.path / "tables", self.path / "figures"):
-            for path in place.glob(".*.*"):
+        for place in (".", "catalogues", "failed/*", "figures/**", "tables/**"):
+            for path in self.path.glob(f"{place}/.*.*"):
                 with suppress(OSError):
                     if is_unfinished(path) and path.stat().st_mtime < before:
                         path.unlink()

@@ -149,7 +149,12 @@ class TestDeath:
 class TestFolder:
     def test_what_killed_processes_left_is_removed(self, tmp_path):
         folder = RunFolder(tmp_path)
-        left = [tmp_path / "tables" / ".main.csv.ab12cd_9.csv", tmp_path / ".summary.json.ab12cd_9.json"]
+        left = [
+            tmp_path / "tables" / ".main.csv.ab12cd_9.csv",
+            tmp_path / "tables" / "two-column" / ".main.tex.ab12cd_9.tex",
+            tmp_path / "catalogues" / ".a.parquet.ab12cd_9.parquet",
+            tmp_path / ".summary.json.ab12cd_9.json",
+        ]
         kept = [
             tmp_path / "tables" / "main.csv",
             tmp_path / "tables" / ".own.csv",
