@@ -203,7 +203,7 @@ class TestFolder:
     def test_ctrl_c_while_the_report_is_written(self, finished_run, study_file, call, tmp_path, monkeypatch):
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         shutil.copytree(finished_run, tmp_path / "out" / "tiny")
-        monkeypatch.setattr("harness.analysis.report.write_report", lambda folder: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr("harness.analysis.report.write_report", lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             ended = call("run", "--study", study_file)
         finally:
