@@ -21,7 +21,10 @@ from harness.files import digest, is_unfinished, read_json, write_json, write_te
 from harness.settings import parse
 from harness.study.design import Study
 
-__all__ = ["HOST", "RunFolder"]
+__all__ = ["HOST", "Design", "RunFolder"]
+
+Design = tuple[Study, dict[str, Any]]
+"""A run's design as :meth:`RunFolder.read_design` returns it."""
 
 HOST = socket.gethostname()
 BEAT_SECONDS = 20
@@ -145,8 +148,8 @@ class RunFolder:
         for working in self.path.glob("running/*"):
             if self.is_finished(working.name) and not self.is_held(working.name):
                 shutil.rmtree(working, ignore_errors=True)
-        for place in (self.path, self.path / "tables", self.path / "figures"):
-            for path in place.glob(".*.*"):
+        for place in (".", "catalogues", "failed/*", "figures/**", "tables/**"):
+            for path in self.path.glob(f"{place}/.*.*"):
                 with suppress(OSError):
                     if is_unfinished(path) and path.stat().st_mtime < before:
                         path.unlink()
@@ -157,7 +160,7 @@ class RunFolder:
         )
         write_text(self.design, text)
 
-    def read_design(self) -> tuple[Study, dict[str, Any]]:
+    def read_design(self) -> Design:
         """The design as it was run, and what stands beside it (the cells, the fidelity cards)."""
         try:
             raw = yaml.safe_load(self.design.read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ from harness.files import digest, read_json, write_json, writing
 from harness.provenance import git_state, versions
 from harness.study.cells import Cell, Inputs, check_needs, make_arm
 from harness.study.design import Study
-from harness.study.folder import RunFolder
+from harness.study.folder import Design, RunFolder
 from harness.study.run_cell import build_model, task_data
 from harness.study.search import SEED, Search, ask, drawn_by, searches, with_settings
 from harness.training import CHECKPOINT, fit
@@ -81,9 +81,9 @@ def write_job(folder: RunFolder, job: Job, found: list[Search]) -> None:
     )
 
 
-def is_tuning(folder: RunFolder) -> bool:
-    """Whether a folder's workers search, rather than train the cells of a study."""
-    return "tuning" in folder.read_design()[1]
+def is_tuning(design: Design) -> bool:
+    """Whether the workers of a folder search, rather than train the cells of a study."""
+    return "tuning" in design[1]
 
 
 class Searches:
@@ -97,6 +97,7 @@ class Searches:
     @classmethod
     def of_worker(
         cls,
+        design: Design,
         folder: RunFolder,
         data_root: Path | None,
         cache: Path,
@@ -105,7 +106,7 @@ class Searches:
         stop: Callable[[], bool],
     ) -> Searches:
         """Those that :func:`write_job` left. Raises InputError where the data or this version make others of them."""
-        study, extra = folder.read_design()
+        study, extra = design
         found = searches(study, Inputs(data_root, cache))
         if [search.id for search in found] != [entry["id"] for entry in extra["cells"]]:
             raise InputError(f"{folder.design} was made with other data or another version; run `harness tune` again")

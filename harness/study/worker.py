@@ -18,7 +18,7 @@ from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
-from harness.study.folder import HOST, RunFolder
+from harness.study.folder import HOST, Design, RunFolder
 from harness.study.queue import Queue, Report
 from harness.study.run_cell import run_cell, write_history
 from harness.study.stopping import noted_signals
@@ -64,11 +64,12 @@ def work(
             return bool(asked) or (parent is not None and os.getppid() != parent)
 
         torch.set_num_threads(threads)
+        design = folder.read_design()
         shared: Work
-        if is_tuning(folder):
-            shared = Searches.of_worker(folder, data_root, cache, device, threads, stop)
+        if is_tuning(design):
+            shared = Searches.of_worker(design, folder, data_root, cache, device, threads, stop)
         else:
-            shared = _Cells(folder, storage, Inputs(data_root, cache), device, stop)
+            shared = _Cells(design, folder, storage, Inputs(data_root, cache), device, stop)
         while shared.left():
             if stop():
                 raise Interrupted
@@ -79,9 +80,17 @@ def work(
 class _Cells:
     """The cells of a run, trained by this worker."""
 
-    def __init__(self, folder: RunFolder, storage: str, inputs: Inputs, device: str, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        design: Design,
+        folder: RunFolder,
+        storage: str,
+        inputs: Inputs,
+        device: str,
+        stop: Callable[[], bool],
+    ) -> None:
         self.folder, self.inputs, self.device, self.stop = folder, inputs, device, stop
-        self.study, extra = folder.read_design()
+        self.study, extra = design
         cells = make_cells(self.study, inputs)
         if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
             raise InputError(f"{folder.design} was made with other data or another version; run `harness run` again")

@@ -149,7 +149,12 @@ class TestDeath:
 class TestFolder:
     def test_what_killed_processes_left_is_removed(self, tmp_path):
         folder = RunFolder(tmp_path)
-        left = [tmp_path / "tables" / ".main.csv.ab12cd_9.csv", tmp_path / ".summary.json.ab12cd_9.json"]
+        left = [
+            tmp_path / "tables" / ".main.csv.ab12cd_9.csv",
+            tmp_path / "tables" / "two-column" / ".main.tex.ab12cd_9.tex",
+            tmp_path / "catalogues" / ".a.parquet.ab12cd_9.parquet",
+            tmp_path / ".summary.json.ab12cd_9.json",
+        ]
         kept = [
             tmp_path / "tables" / "main.csv",
             tmp_path / "tables" / ".own.csv",
@@ -198,7 +203,7 @@ class TestFolder:
     def test_ctrl_c_while_the_report_is_written(self, finished_run, study_file, call, tmp_path, monkeypatch):
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         shutil.copytree(finished_run, tmp_path / "out" / "tiny")
-        monkeypatch.setattr("harness.analysis.report.write_report", lambda folder: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr("harness.analysis.report.write_report", lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             ended = call("run", "--study", study_file)
         finally:
