@@ -31,6 +31,7 @@ from harness.analysis.artefacts import Failures, make_tables
 from harness.analysis.render import write_tables
 from harness.analysis.rows import load_run
 from harness.cli import app, guarded
+from harness.files import is_unfinished
 from harness.study import crew, queue, runner, worker
 from harness.study.design import Study
 from harness.study.executors import Executor, Order, Worker
@@ -197,6 +198,7 @@ class Runs:
         assert sorted(path.name for path in (place / "cells").iterdir()) == ids
         assert not list(place.glob("failed/*"))
         assert not list(place.glob("running/*"))
+        assert not [path for path in place.rglob(".*.*") if is_unfinished(path)]
         storage = self.storage or f"sqlite:///{place}/study.db"
         found = optuna.load_study(study_name=folder.queue_name(declared, extra), storage=storage)
         states = Counter((trial.state, trial.user_attrs.get("cell")) for trial in found.get_trials(deepcopy=False))
