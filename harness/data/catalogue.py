@@ -233,12 +233,12 @@ RETAILROCKET = DatasetSpec(
     forms=(
         Form(
             {"events": "retailrocket.events.tsv"},
-            readers.event_table(user="user", item="item", time="unix_time", action="action"),
+            readers.EventTable(user="user", item="item", time="unix_time", action="action"),
             Counts(2174, 29_905, 97_381),
         ),
         Form(
             {"events": "events.csv"},
-            readers.event_table(
+            readers.EventTable(
                 user="visitorid",
                 item="itemid",
                 time="timestamp",
@@ -268,7 +268,7 @@ KUAIRAND = DatasetSpec(
     forms=(
         Form(
             {"events": "processed_standard_kcore_15.csv"},
-            readers.event_table(
+            readers.EventTable(
                 user="user_id",
                 item="video_id",
                 time="time_ms",

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from harness.data import readers
+from harness.data.cache import through_cache
 from harness.data.catalogue import Counts, DatasetSpec, Download, Form
 from harness.data.config import DataConfig
 from harness.data.log import EventLog, RawLog, build_log
@@ -93,16 +94,40 @@ def load(name_or_path: str, config: DataConfig, root: Path | None = None) -> Eve
         if config.columns is not None:
             raise InputError(f"data.columns: the columns of data set '{name}' are known; leave the setting out")
         form, files = find_files(spec, data_root(root))
-        raw = read_files(spec, form, files)
-        return build_log(
-            name, raw, config, rules=spec.actions, duplicates=spec.duplicates, text_fields=spec.text_fields
-        )
+        return _load_known(spec, form, files, config)
     own = find_own(name, data_root(root))
     if own is None:
         raise InputError(f"unknown data set '{name}'; {nearest(name, [*dataset_names(), *own_names(data_root(root))])}")
-    raw = read_own(own, config.columns)
-    columns = () if raw.item_table is None else tuple(map(str, raw.item_table.columns))
-    return build_log(own.name, raw, config, rules={}, text_fields=columns)
+
+    def read() -> EventLog:
+        raw = read_own(own, config.columns)
+        columns = () if raw.item_table is None else tuple(map(str, raw.item_table.columns))
+        return build_log(own.name, raw, config, rules={}, text_fields=columns)
+
+    files = [*own.events, *([] if own.items is None else [own.items])]
+    return through_cache(files, {"own": own.name, "config": _deciding(config)}, read)
+
+
+def _load_known(spec: DatasetSpec, form: Form, files: dict[str, Path], config: DataConfig) -> EventLog:
+    def read() -> EventLog:
+        raw = read_files(spec, form, files)
+        return build_log(
+            spec.name, raw, config, rules=spec.actions, duplicates=spec.duplicates, text_fields=spec.text_fields
+        )
+
+    reader = readers.identity(form.read)
+    if reader is None:
+        return read()
+    said = {field.name: getattr(spec, field.name) for field in fields(spec) if field.name not in ("forms", "downloads")}
+    published = None if form.published is None else vars(form.published)
+    decided_by = {"spec": said, "reader": reader, "published": published, "config": _deciding(config)}
+    return through_cache(list(files.values()), decided_by | {"parts": {p: f.name for p, f in files.items()}}, read)
+
+
+def _deciding(config: DataConfig) -> dict[str, object]:
+    """The settings that decide the log, without those that only decide its split and its windows."""
+    later = {"max_length", "short_users", "valid_fraction", "test_fraction", "split", "split_options"}
+    return config.model_dump(mode="json", exclude=later) | {"given": config.split == "given"}
 
 
 def own_names(root: Path) -> list[str]:
