@@ -1,20 +1,19 @@
 """Logs that were parsed before, as flat arrays that every process maps into its memory instead of parsing again.
 
-An entry is named by the hash of all that decides a log: the bytes of its files, the settings, what the catalogue says of
-it, the code that reads it. So no change can be missed, and a copy of a file elsewhere is served by the same entry. Hashing
-gigabytes takes seconds, however: a file's hash is remembered together with its inode, size, and times of modification
-and of change, and taken from there while these stay as they were. Size and modification time alone would not do, since
-copying tools set the latter back; no program can set the time of change. Files younger than two seconds are always
-hashed, because two writes within a clock tick look alike.
+An entry is named by the hash of all that decides a log: the bytes of its files, the settings, what the catalogue says
+of it, the code that reads it. So no change can be missed, and a copy of a file elsewhere is served by the same entry.
+Hashing gigabytes takes seconds, however: a file's hash is remembered together with its inode, size, and times of
+modification and of change, and taken from there while these stay as they were. Size and modification time alone would
+not do, since copying tools set the latter back; no program can set the time of change. Files younger than two seconds
+are always hashed, because two writes within a clock tick look alike.
 
-The pages of mapped arrays are shared by all processes, and the system may drop and reread them: they count for no worker.
+The pages of mapped arrays are shared by all processes, and the system may drop and reread them.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -226,7 +225,7 @@ def _trace(path: Path) -> dict[str, Any]:
 
 
 def _check(path: Path, known: Mapping[str, Any]) -> None:
-    """Raises ValueError unless ``path`` is as it was written: untouched, as the file system says, or of the same bytes."""
+    """Raises ValueError unless ``path`` is as it was written: untouched, says the file system, or of the same bytes."""
     if _traces(path) != known["traces"] and _crc32(path) != known["crc32"]:
         raise ValueError(f"{path.name} has changed")
 

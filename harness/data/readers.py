@@ -29,6 +29,7 @@ __all__ = [
     "identity",
     "json_sequences",
     "movielens_dat",
+    "python_literal",
     "text_of",
     "text_sequences",
 ]
@@ -277,14 +278,14 @@ def _amazon_meta(path: Path, wanted: set[str]) -> dict[str, dict[str, object]]:
             for number, line in enumerate(file, 1):
                 match = key.search(line)
                 if match and match[1].decode() in wanted:
-                    fields = _literal(line, path, number)
+                    fields = python_literal(line, path, number)
                     found[match[1].decode()] = {name: fields.get(name) for name in kept}
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path} is truncated or no gzip file ({_first_line(error)}); fetch it again") from None
     return found
 
 
-def _literal(line: bytes, path: Path, number: int) -> dict[str, object]:
+def python_literal(line: bytes, path: Path, number: int) -> dict[str, object]:
     try:
         fields = ast.literal_eval(line.decode("utf-8").strip())
     except (SyntaxError, ValueError) as error:
