@@ -59,24 +59,32 @@ class Retrieval(TaskData):
     @functools.cached_property
     def _popularity(self) -> np.ndarray:
         """(I + 1,) events of each item in the training part."""
-        return np.bincount(self.log.item[self.split.events("train")[1]], minlength=len(self.log.items))
+        counts = np.zeros(len(self.log.items), np.int64)
+        for _, events in self.split.pieces("train"):
+            counts += np.bincount(self.log.item[events], minlength=len(counts))
+        return counts
 
     @functools.cached_property
-    def _transitions(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs of items that follow each other in training, as ascending numbers, and how often they do."""
-        users, events = self.split.events("train")
-        items, same = self.log.item[events].astype(np.int64), users[1:] == users[:-1]
-        return np.unique((items[:-1] * len(self.log.items) + items[1:])[same], return_counts=True)
+    def _followed(self) -> dict[Evaluated, np.ndarray]:
+        """Phase -> (R,) how often, in training, the target directly followed the last item before it, of any user.
 
-    def _followed(self, windows: Windows) -> np.ndarray:
-        """(R,) how often, in the training part, the target directly followed the last item before it, of any user."""
-        pairs, counts = self._transitions
-        last, target = (self.log.item[place].astype(np.int64) for place in (windows.end - 1, windows.end))
-        wanted = last * len(self.log.items) + target
-        if not len(pairs):
-            return np.zeros(len(wanted), np.int64)
-        place = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
-        return np.where(pairs[place] == wanted, counts[place], 0)
+        One pass counts the pairs that are asked for: all that occur may be as many as there are events.
+        """
+        phases: tuple[Evaluated, ...] = ("valid", "test")
+        ends = [self.histories(phase).end for phase in phases]
+        asked = np.concatenate([self._pairs(end - 1, end) for end in ends])
+        known, place = np.unique(asked, return_inverse=True)
+        counts = np.zeros(len(known), np.int64)
+        for users, events in self.split.pieces("train") if len(known) else ():
+            after = np.flatnonzero(users[1:] == users[:-1])
+            pairs = self._pairs(events[after], events[after + 1])
+            near = np.searchsorted(known, pairs).clip(max=len(known) - 1)
+            counts += np.bincount(near[known[near] == pairs], minlength=len(known))
+        return dict(zip(phases, np.split(counts[place], [len(ends[0])]), strict=True))
+
+    def _pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The items of two events as one number."""
+        return self.log.item[first].astype(np.int64) * len(self.log.items) + self.log.item[second]
 
     @property
     def chunk(self) -> int:
@@ -122,7 +130,7 @@ class Retrieval(TaskData):
                 **{f"length_{n}": pa.array(length[n], pa.int32()) for n in PROTOCOLS},
                 "history": pa.array(windows.end - self.log.offsets[windows.user], pa.int32()),
                 "target_events": pa.array(self._popularity[self.log.item[windows.end]], pa.int32()),
-                "target_follows": pa.array(self._followed(windows), pa.int32()),
+                "target_follows": pa.array(self._followed[phase], pa.int32()),
                 "score": pa.array(score, pa.float32(), from_pandas=True),
             }
         )
