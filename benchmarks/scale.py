@@ -6,7 +6,7 @@ Each log is invented: 50 events a user on average in a shuffled order, as text o
 process of its own. ``read`` parses the file and fills the cache of logs; ``open`` is what every later process does,
 up to the split; ``train`` opens it, too, then trains one epoch of a small model with validation, and ranks the whole
 catalogue for every user of the test part. Memory is what the process has for itself, at its highest point: the pages of
-mapped files are shared by all processes, and are not counted. CPU seconds tell little of a machine that others use, too.
+mapped files are shared by all processes, and are not counted. CPU seconds depend less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,8 @@ def invent(path: Path, events: int, items: int) -> None:
     """Writes ``events`` lines of random users and items, a second after the other."""
     rng = np.random.default_rng(0)
     kinds = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.int64())])
-    names = [
-        pa.array([f"{letter}{n}" for n in range(count)]) for letter, count in zip("ui", (events // PER_USER, items))
-    ]
+    sizes = {"u": events // PER_USER, "i": items}
+    names = [pa.array([f"{letter}{n}" for n in range(count)]) for letter, count in sizes.items()]
     with csv.CSVWriter(path, kinds, csv.WriteOptions(quoting_style="none")) as file:
         for start in range(0, events, PIECE):
             size = min(PIECE, events - start)
@@ -167,10 +167,8 @@ def main() -> None:
             path = Path(folder, "log.csv")
             invent(path, events, chosen.items)
             cache = Path(folder, "cache")
-            found = {
-                step: in_a_process(step, path, chosen.model, chosen.threads, cache)
-                for step in steps(path, chosen.model)
-            }
+            run = partial(in_a_process, path=path, model=chosen.model, threads=chosen.threads, cache=cache)
+            found = {step: run(step) for step in steps(path, chosen.model)}
         print(row(events, found), flush=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from harness.data.batches import Sequences, Windows, training_windows
 from harness.data.log import EventLog

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.data.config import DataConfig
 from harness.data.log import EventLog, RawLog, build_log, encode
-from harness.data.splits import make_split
+from harness.data.splits import Split, make_split
 from harness.errors import InputError
 
 LOGS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=12), min_size=1, max_size=8)
