@@ -49,7 +49,7 @@ def invent(path: Path, events: int, items: int) -> None:
     kinds = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.int64())])
     sizes = {"u": events // PER_USER, "i": items}
     names = [pa.array([f"{letter}{n}" for n in range(count)]) for letter, count in sizes.items()]
-    with csv.CSVWriter(path, kinds, csv.WriteOptions(quoting_style="none")) as file:
+    with csv.CSVWriter(path, kinds, write_options=csv.WriteOptions(quoting_style="none")) as file:
         for start in range(0, events, PIECE):
             size = min(PIECE, events - start)
             columns = [known.take(pa.array(rng.integers(0, len(known), size))) for known in names]
