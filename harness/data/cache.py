@@ -102,8 +102,9 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir() and path.name != "digests" and not path.name.startswith("."):
-            size = sum(file.stat().st_size for file in path.iterdir())
+            size = 0
             try:
+                size = sum(file.stat().st_size for file in path.iterdir())
                 said = read_json(path / MANIFEST)
                 used = (path / MANIFEST).stat().st_mtime
                 found.append(Entry(path, said["plain"]["name"], said["arrays"]["item"]["shape"][0], size, used))
@@ -193,7 +194,8 @@ def _open(entry: Path) -> EventLog | None:
         arrays = {name: _mapped(entry / f"{name}.npy", known) for name, known in said["arrays"].items()}
         table = None if said["table"] is None else _table(entry / TABLE, said["table"])
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in said["plain"].items()}
-        log = EventLog(**{name: None for name in ARRAYS} | arrays | plain, item_table=table)
+        values: dict[str, Any] = dict.fromkeys(ARRAYS) | arrays | plain
+        log = EventLog(**values, item_table=table)
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         log_.warning("an entry of the cache of logs is damaged and made anew (%s)", error)
         shutil.rmtree(entry, ignore_errors=True)

@@ -111,8 +111,8 @@ def load(name_or_path: str, config: DataConfig, root: Path | None = None) -> Eve
         columns = () if raw.item_table is None else tuple(map(str, raw.item_table.columns))
         return build_log(own.name, raw, config, rules={}, text_fields=columns)
 
-    files = [*own.events, *([] if own.items is None else [own.items])]
-    return through_cache(files, {"own": own.name, "config": _deciding(config)}, read)
+    sources = [*own.events, *([] if own.items is None else [own.items])]
+    return through_cache(sources, {"own": own.name, "config": _deciding(config)}, read)
 
 
 def _load_known(spec: DatasetSpec, form: Form, files: dict[str, Path], config: DataConfig) -> EventLog:

@@ -83,7 +83,7 @@ class EventFiles:
     def __call__(self, files: Mapping[str, Path]) -> RawLog:
         columns = Columns(user=self.user, item=self.item, time=self.time, rating=self.rating)
         tables = [read_events(path, columns, self.keep) for part, path in files.items() if part != "items"]
-        dropped = sum(map(self._drop, tables)) if self.earliest is not None else 0
+        dropped = 0 if self.earliest is None else sum(self._drop(rows, self.earliest) for rows in tables)
         raw = raw_log(tables, columns, parts=self.split)
         if raw.ticks != self.ticks:
             raise InputError(
@@ -97,9 +97,9 @@ class EventFiles:
             raw.files[files["items"].name] = file_digest(files["items"])
         return raw
 
-    def _drop(self, rows: EventRows) -> int:
+    def _drop(self, rows: EventRows, earliest: int) -> int:
         """Leaves out what is too early; says how many events."""
-        late = pc.greater_equal(rows.data[self.time], self.earliest * self.ticks)
+        late = pc.greater_equal(rows.data[self.time], earliest * self.ticks)
         kept, place = np.flatnonzero(late.to_numpy()), rows.place
         before = rows.data.num_rows
         if len(kept) < before:

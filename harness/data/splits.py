@@ -64,7 +64,7 @@ class Split:
         them in memory at once."""
         start, end = self.bounds(phase)
         before = np.cumsum(end - start) - (end - start)
-        cuts = np.searchsorted(before, np.arange(0, before[-1] + 1, size)) if len(before) else []
+        cuts = np.searchsorted(before, np.arange(0, before.max(initial=-1) + 1, size))
         for first, last in pairwise([*np.unique(cuts).tolist(), len(start)]):
             yield self._events(phase, first, last)
 
