@@ -4,9 +4,10 @@
 
 Each log is invented: 50 events a user on average in a shuffled order, as text of user, item and time. Each step is a
 process of its own. ``read`` parses the file and fills the cache of logs; ``open`` is what every later process does,
-up to the split; ``train`` opens it, too, then trains one epoch of a small model (its validation included), and ranks the
-whole catalogue for every user of the test part. Memory is what the process has for itself, at its highest point: the pages of
-mapped files are shared by all processes, and are not counted. CPU seconds depend less on what else the machine does.
+up to the split; ``train`` opens it, too, then trains one epoch of a small model (its validation included), and ranks
+the whole catalogue for every user of the test part. Memory is what the process has for itself, at its highest point:
+the pages of mapped files are shared by all processes, and are not counted. CPU seconds depend less on what else the
+machine does.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def row(events: int, found: dict[str, dict[str, Any]]) -> str:
 
 
 HEAD = (
-    "| events | read: s (CPU s), memory | open: s (CPU s), memory | epoch: s (CPU s) | evaluation: s (CPU s) | memory |\n"
+    "| events | read: s (CPU), memory | open: s (CPU), memory | epoch: s (CPU) | evaluation: s (CPU) | memory |\n"
     "|---:|---:|---:|---:|---:|---:|"
 )
 
