@@ -72,7 +72,8 @@ def _become(words: list[str], env: dict[str, str], out: Path, err: Path) -> NoRe
     for stream, path in ((1, out), (2, err)):
         with open(path, "ab") as file:
             os.dup2(file.fileno(), stream)
-    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, encoding="utf-8", closefd=False) for stream in (1, 2))
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     end(lambda: cli.guarded(lambda: cli.app(words, standalone_mode=False)))
 
 
