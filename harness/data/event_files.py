@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.data.config import Columns
@@ -99,6 +100,8 @@ class EventFiles:
 
     def _drop(self, rows: EventRows, earliest: int) -> int:
         """Leaves out what is too early; says how many events."""
+        if not pa.types.is_integer(rows.data[self.time].type):
+            return 0  # something that is no whole number is among them, which is said with its line later on
         late = pc.greater_equal(rows.data[self.time], earliest * self.ticks)
         kept, place = np.flatnonzero(late.to_numpy()), rows.place
         before = rows.data.num_rows

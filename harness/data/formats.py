@@ -224,9 +224,11 @@ def _faulty_text(rows: EventRows) -> InputError:
 
 
 def _as_ids(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(values.type):
+        return values.cast(ID)
     # Numbers are written out once each, not once a row.
-    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    return coded.cast(ID)
+    coded = [(chunk.indices, chunk.dictionary.cast(pa.string())) for chunk in values.dictionary_encode().chunks]
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(*parts) for parts in coded], ID)
 
 
 def _is_text(kind: pa.DataType) -> bool:

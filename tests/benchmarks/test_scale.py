@@ -21,7 +21,7 @@ def test_every_step_sees_the_whole_log_and_opens_it_from_the_cache(tmp_path, mon
     monkeypatch.setattr("harness.data.datasets.read_own", None)  # from here on nothing may be parsed
     found |= {step: scale.measured(steps[step]) for step in ("open", "train")}
     assert found["read"]["events"] == found["open"]["events"] == 2000
-    assert found["open"]["users"] == found["train"]["users"] == 40
+    assert found["open"]["users"] == found["train"]["evaluation"]["users"] == 40
     cells = scale.row(2000, found).strip("| ").split(" | ")
     assert len(cells) == scale.HEAD.splitlines()[0].strip("| ").count("|") + 1
     assert cells[0] == "2,000"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -231,3 +232,12 @@ def test_only_readers_whose_code_is_known_are_cached(folder, monkeypatch, tmp_pa
         monkeypatch.setitem(datasets.known(), "toy", spec)
         assert load("toy", DataConfig(), tmp_path).n_events == 2
         assert len(cache.entries(folder)) == kept
+
+
+def test_the_command_lists_and_removes(harness, refused, folder, shop):
+    load(str(shop), DataConfig())
+    assert json.loads(harness("data", "cache", "--json").stdout)[0]["events"] == 4
+    assert "0 removed" in harness("data", "cache", "--unused", "1").stdout
+    assert f"1 removed from {folder}" in harness("data", "cache", "--clear").stdout
+    assert cache.entries(folder) == []
+    assert "HARNESS_CACHE is off" in refused("data", "cache", env={"HARNESS_CACHE": "off"})

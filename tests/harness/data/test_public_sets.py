@@ -227,6 +227,9 @@ def test_lastfm(tmp_path):
     assert log.item_table["name"].tolist() == ["Morcheeba", "MALICE MIZER"]
     assert "events with impossible times, dropped: 1" in log.notes
     assert any("4 events instead of 186,479" in note for note in log.notes)
+    put(tmp_path, "user_taggedartists-timestamps.dat", "userID\tartistID\ttagID\ttimestamp\n2\t52\t13\tnow\n")
+    with pytest.raises(InputError, match=r"line 2, column 'timestamp': .*'now' is neither a number nor"):
+        load("lastfm", DataConfig(), tmp_path)
 
 
 def test_yambda(tmp_path):
