@@ -6,7 +6,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,14 @@ def real() -> Callable[..., Path]:
         return Path(root, *parts)
 
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs are cached as for a user, but in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
