@@ -172,7 +172,10 @@ def test_a_tracker(guided, harness):
         assert (begun["model"], begun["seed"]) == (card["model"], card["seed"])
         history = pd.read_csv(cell / "history.csv")
         assert [row["loss"] for row in epochs] == pytest.approx(history["loss"].tolist() if len(history) else [])
-        assert ended["test"]["unseen/ndcg@10"] == json.loads((cell / "metrics.json").read_text())["test"]["unseen"]["ndcg@10"]
+        assert (
+            ended["test"]["unseen/ndcg@10"]
+            == json.loads((cell / "metrics.json").read_text())["test"]["unseen"]["ndcg@10"]
+        )
     assert "a file of JSON lines per cell" in harness("list", "trackers", env=guided.env).stdout
     refused = harness("run", "--study", "guided.yaml", "--set", "trackers.lines.file=x", env=guided.env)
     assert refused.returncode == 2

@@ -54,6 +54,12 @@ def run(
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Go on in this folder though the design has changed.")
     ] = False,
+    continue_: Annotated[
+        bool,
+        typer.Option(
+            "--continue", help="Go on with finished cells where the budget has grown (keep_last_state: true)."
+        ),
+    ] = False,
     queue_only: Annotated[
         bool, typer.Option("--queue-only", help="Train nothing here; queue the cells for `harness worker`.")
     ] = False,
@@ -86,6 +92,7 @@ def run(
         storage=storage,
         data_root=data_root,
         retry_failed=retry_failed,
+        continue_training=continue_,
     )
     if done.task == "efficiency":
         report_on(done)

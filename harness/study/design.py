@@ -211,7 +211,7 @@ class Study(Settings):
         if isinstance(value, str):
             value = [value]
         if isinstance(value, (list, tuple)):
-            value = dict.fromkeys(map(str, value), {})
+            value = {str(name): {} for name in value}
         return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value or {}
 
     @field_validator("seeds", mode="before")

@@ -29,7 +29,7 @@ from harness.study.folder import RunFolder
 from harness.study.tracking import Tracking
 from harness.tasks.base import Predictions, TaskData
 from harness.tasks.lists import write_table
-from harness.training import Fitted, fit
+from harness.training import CHECKPOINT, LAST_STATE, Fitted, fit, keep_last_state
 
 __all__ = ["run_cell", "task_data"]
 
@@ -111,16 +111,24 @@ def run_cell(
     write_json(staged / "cost.json", fitted.cost)
     write_findings(staged, study.measured, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
+    last = folder.running(cell.id) / CHECKPOINT if twin is None else twin / LAST_STATE
+    if study.keep_last_state and last.exists():  # a model without parameters has none
+        keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
     record = _record(study, cell, fitted, value, started, device)
     if tracking.failures:
         record["trackers_given_up"] = tracking.failures
-    if twin is not None:
-        trained = read_json(twin / "cell.json")
-        record["weights_of"] = {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}
-    write_json(staged / "cell.json", record)
+    write_json(staged / "cell.json", record | _origin(fitted, twin))
     folder.publish(cell.id, staged)
     return value
+
+
+def _origin(fitted: Fitted, twin: Path | None) -> dict[str, Any]:
+    """The cells that a cell owes its training to, or a part of it, for its record."""
+    if twin is not None:
+        trained = read_json(twin / "cell.json")
+        return {"weights_of": {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}}
+    return {"continued_from": fitted.continued_from} if fitted.continued_from else {}
 
 
 def made_with(device: str, threads: int) -> str:

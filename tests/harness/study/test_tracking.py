@@ -55,25 +55,12 @@ class Unruly(Tracker):
 
 
 @pytest.fixture
-def ran(tmp_path, monkeypatch):
-    """Runs the study with trackers in this process; returns its only cell."""
-    from harness.study import crew, runner
-    from harness.study.folder import RunFolder
-    from harness.study.worker import work
-
+def ran(run_here, monkeypatch):
+    """Runs the study with trackers in this process; returns the run and its only cell."""
     monkeypatch.setattr(Registry, "load", _with_unruly(Registry.load))
-    monkeypatch.chdir(tmp_path)
-    Path("followed.yaml").write_text(STUDY)
-
-    class Here(crew.Crew):
-        def work_off(self, queue, cells, record):
-            settings = {"storage": self.storage, "data_root": None, "cache": tmp_path / "cache"}
-            work(RunFolder(self.folder.path), **settings, device="cpu", threads=1)
-
-    monkeypatch.setattr(runner, "Crew", Here)
 
     def run(name, **trackers):
-        done = harness.run("followed.yaml", name=name, set={"trackers": trackers}, out="out", device="cpu", report=False)
+        done = run_here(STUDY, name, {"trackers": trackers})
         (cell,) = (done.path / "cells").iterdir()
         return done, cell
 
@@ -101,7 +88,8 @@ def test_one_that_fails_is_one_warning(ran, part, capfd):
     }
     assert capfd.readouterr().err.count("tracker 'unruly' is given up: OSError: the server is away") == 1
     assert [w for w in done.warnings() if "unruly" in w] == [
-        "The tracker unruly was given up in 1 of 1 cells (OSError: the server is away); the cells are whole all the same."
+        "The tracker unruly was given up in 1 of 1 cells (OSError: the server is away); the cells are "
+        "whole all the same."
     ]
     assert bits(cell) == bits(ran("without")[1])
 
