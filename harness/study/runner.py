@@ -95,7 +95,7 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
     cells = make_cells(study, inputs)
     if settings.continue_training:
         going_on, anew = continue_cells(cells, folder, made_with(settings.device, settings.threads))
-        display.say(f"{going_on} cells go on from their last state, {anew} start from scratch")
+        display.say(f"cells that go on from their last state: {going_on}; that start from scratch: {anew}")
     fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}
     name = _queue_name(study, settings)
     queue = Queue(settings.storage_url, name, study, cells, folder, create=True, say=display.say)

@@ -118,23 +118,14 @@ def postgres(_postgres) -> Postgres:
 
 
 @pytest.fixture
-def run_here(tmp_path, monkeypatch):
+def run_here(tmp_path, monkeypatch, working_here):
     """Runs the text of a study, its cells in this process: (text, name, changes, ...) -> the run."""
-    from harness.study import crew, runner
-    from harness.study.folder import RunFolder
-    from harness.study.worker import work
-
-    class Here(crew.Crew):
-        def work_off(self, shared, tasks, give_up):
-            settings = {"storage": self.storage, "data_root": None, "cache": self.cache, "device": self.device}
-            work(RunFolder(self.folder.path), **settings, threads=1)
-
-    monkeypatch.setattr(runner, "Crew", Here)
     monkeypatch.chdir(tmp_path)
 
     def run(text, name, changes=None, **options):
         Path("study.yaml").write_text(text, encoding="utf-8")
         options = {"out": "out", "device": "cpu", "report": False} | options
-        return harness.run("study.yaml", name=name, set=changes or {}, **options)
+        with working_here():
+            return harness.run("study.yaml", name=name, set=changes or {}, **options)
 
     return run

@@ -19,7 +19,7 @@ common: {dim: 8, layers: 1, heads: 1, inner: 8, dropout: 0.2, training.schedule:
 references: [counts]
 variants:
   ce: {model: sasrec}
-  counts: {model: popularity}
+  counts: {model: transitions}
 metrics: [ndcg@10]
 primary: ndcg@10
 budget: {epochs: 2, patience: 2}
@@ -39,7 +39,7 @@ def weights(path: Path) -> dict[str, bytes]:
 def test_it_ends_as_one_that_never_stopped(run_here, capfd):
     short = cell_of(run_here(STUDY, "grown"))
     grown = run_here(STUDY, "grown", {"budget.epochs": 4, "budget.patience": 3}, continue_training=True)
-    assert "1 cells go on from their last state, 1 start from scratch" in capfd.readouterr().err
+    assert "cells that go on from their last state: 1; that start from scratch: 1" in capfd.readouterr().err
     cell = cell_of(grown)
     whole = cell_of(run_here(STUDY, "whole", {"budget.epochs": 4, "budget.patience": 3}))
     assert cell.name == whole.name != short.name
@@ -60,7 +60,11 @@ def test_it_ends_as_one_that_never_stopped(run_here, capfd):
 @pytest.mark.parametrize(
     ("first", "then", "reason"),
     [
-        ({"training.schedule": "cosine"}, {"training.schedule": "cosine"}, "schedule cosine, whose learning rate depends"),
+        (
+            {"training.schedule": "cosine"},
+            {"training.schedule": "cosine"},
+            "schedule cosine, whose learning rate depends",
+        ),
         ({"keep_last_state": False}, {}, "cells keep it where the study says keep_last_state: true"),
         ({"budget.eval_every": 2, "budget.epochs": 1}, {"budget.eval_every": 2}, "its epoch 1 was validated only as"),
         ({"budget.eval_every": 2}, {}, "leave eval_every as it is"),
