@@ -63,7 +63,7 @@ def _largest(earlier: list[dict[str, Any]], cell: Cell) -> dict[str, Any]:
     new = Budget.model_validate(cell.identity["budget"])
     within = [card for card in earlier if _within(Budget.model_validate(card["budget"]), new)]
     if not within:
-        old = Budget.model_validate(earlier[-1]["budget"])
+        old = max((Budget.model_validate(card["budget"]) for card in earlier), key=lambda budget: budget.epochs)
         raise InputError(
             f"--continue: {cell.name} was trained with budget ({_said(old)}), which is not within the new one "
             f"({_said(new)}); raise epochs or patience and leave eval_every as it is, or {ANEW}"
