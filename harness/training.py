@@ -52,7 +52,7 @@ class Fitted:
     cost: dict[str, Any]
     validation: Predictions | None = None
     """What the best epoch predicted of the validation part; None where that epoch lies before a resumption."""
-    continued_from: str = ""
+    origin: str = ""
     """The cell with a smaller budget whose last state the training began with."""
 
 
@@ -71,7 +71,7 @@ class _State:
     resumed: int = 0
     flops: float | None = None
     made_with: str = ""
-    continued_from: str = ""
+    origin: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -134,8 +134,7 @@ def fit(
 
     model.load_state_dict(best)
     stopped: Literal["budget", "patience"] = "budget" if state.epoch >= budget.epochs else "patience"
-    cost = _cost(model, state)
-    return Fitted(state.best_epoch, state.epoch, stopped, state.history, cost, validation, state.continued_from)
+    return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation, state.origin)
 
 
 def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float | None]]:
@@ -351,7 +350,7 @@ def checkpoint_state(path: Path) -> dict[str, Any]:
 
 def keep_last_state(checkpoint: Path, target: Path, cell: str) -> None:
     """Copies the last checkpoint of the finished ``cell``, for a training with a larger budget to go on from."""
-    tensors, state = load_file(checkpoint), checkpoint_state(checkpoint) | {"continued_from": cell}
+    tensors, state = load_file(checkpoint), checkpoint_state(checkpoint) | {"origin": cell}
     with whole_file(target) as aside:
         aside.write_bytes(save(tensors, metadata={"state": json.dumps(state)}))
 

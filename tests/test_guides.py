@@ -176,7 +176,6 @@ def test_a_tracker(guided, harness):
             ended["test"]["unseen/ndcg@10"]
             == json.loads((cell / "metrics.json").read_text())["test"]["unseen"]["ndcg@10"]
         )
-    assert "a file of JSON lines per cell" in harness("list", "trackers", env=guided.env).stdout
     refused = harness("run", "--study", "guided.yaml", "--set", "trackers.lines.file=x", env=guided.env)
     assert refused.returncode == 2
     assert "trackers.lines: unknown key 'file'; did you mean 'folder'?" in refused.stderr

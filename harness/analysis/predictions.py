@@ -87,23 +87,21 @@ def rank_predictions(path: str | Path, truth: Truth, unknown_items: UnknownItems
     """The rows of the system whose predictions the file ``path`` holds. A rank past the end of a list is null.
 
     Under ``unknown_items="misses"`` an item that the data do not hold keeps its place in a list, as a recommendation
-    that nobody takes: what stands behind it stays behind it, and so does a target of the same score.
+    that nobody takes; a target of the same score stands behind it.
 
     Takes time linear in the entries but for one sort, and about 100 bytes an entry.
 
     Raises:
-        InputError: an unreadable or empty file, a missing column, an unknown user, or item unless ``unknown_items``
-            allows it, an item twice for one user,
-            a score that is not finite, ranks that are not 1 to n, or a user of the phase who is not in the file.
+        InputError: an unreadable or empty file, a missing column, an unknown user, or item where these are refused, an
+            item twice for one user, a score that is not finite, ranks that are not 1 to n, a user without predictions.
     """
     path = Path(path)
     lists = _read(path)
     user = _codes(path, lists.user, truth.users, f"user of '{truth.name}'", lists.where)
     known = _codes(path, lists.named, truth.users, f"user of '{truth.name}'")
-    place = tie_places(len(truth.items) - 1)
-    unknown = _unknown(lists, truth) if unknown_items == "misses" else truth.items[:0]
-    catalogue, truth = truth, replace(truth, items=np.concatenate([truth.items, unknown]))
-    place = np.concatenate([place, np.full(len(unknown), -1)])  # before whatever has the same score
+    catalogue, unknown = truth, _unknown(lists, truth) if unknown_items == "misses" else truth.items[:0]
+    truth = replace(truth, items=np.concatenate([truth.items, unknown]))
+    place = np.r_[tie_places(len(catalogue.items) - 1), np.full(len(unknown), -1)]  # these before the same score
     item = 1 + _codes(path, lists.item, truth.items[1:], f"item of '{truth.name}'", lists.where, UNKNOWN)
     _check_entries(path, truth, lists, user, item)
     _check_everyone(path, truth, known)
@@ -145,9 +143,7 @@ def rank_predictions(path: str | Path, truth: Truth, unknown_items: UnknownItems
             "score": pa.array(own, pa.float32(), mask=np.isnan(own) | lists.ranked),
         }
     )
-    missed = [f"{(item >= len(catalogue.items)).sum()} predictions of {len(unknown)} items that the data do not hold, "
-              f"'{unknown[0]}' for one, count as misses"] if len(unknown) else []  # fmt: skip
-    return Outside(rows, (*missed, *_notes(catalogue, rows, known, bool(seen.any()))))
+    return Outside(rows, tuple(_notes(catalogue, rows, known, bool(seen.any()), unknown, item)))
 
 
 UNKNOWN = "ids must be as in the data, or --unknown-items misses counts what the data do not hold as misses"
@@ -161,8 +157,14 @@ def _unknown(lists: _Lists, truth: Truth) -> np.ndarray:
     )
 
 
-def _notes(truth: Truth, rows: pa.Table, known: np.ndarray, repeats: bool) -> list[str]:
+def _notes(
+    truth: Truth, rows: pa.Table, known: np.ndarray, repeats: bool, unknown: np.ndarray, item: np.ndarray
+) -> list[str]:
     notes = []
+    if len(unknown):
+        of = f"{len(unknown)} item{'s' * (len(unknown) != 1)} that the data do not hold"
+        count = int((item >= len(truth.items)).sum())
+        notes.append(f"{count} predictions of {of}, '{unknown[0]}' for one, count as misses")
     without = len(np.setdiff1d(known, truth.who))
     if without:
         notes.append(f"{without} users of the file have no {truth.phase} target and were left out")

@@ -257,7 +257,7 @@ class Study(Settings):
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
-        self.tracked  # noqa: B018 (refuses what it does not know)
+        _ = self.tracked  # refuses what it does not know
         for name in self.measured:
             if self.task not in find_probe(name).tasks and name in self.probes:
                 raise ValueError(f"probe '{name}' does not measure models of task '{self.task}'; leave it out")

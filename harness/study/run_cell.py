@@ -115,10 +115,8 @@ def run_cell(
     if study.keep_last_state and last.exists():  # a model without parameters has none
         keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
-    record = _record(study, cell, fitted, value, started, device)
-    if tracking.failures:
-        record["trackers_given_up"] = tracking.failures
-    write_json(staged / "cell.json", record | _origin(fitted, twin))
+    record = _record(study, cell, fitted, value, started, device) | _origin(fitted, twin)
+    write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value
 
@@ -128,7 +126,7 @@ def _origin(fitted: Fitted, twin: Path | None) -> dict[str, Any]:
     if twin is not None:
         trained = read_json(twin / "cell.json")
         return {"weights_of": {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}}
-    return {"continued_from": fitted.continued_from} if fitted.continued_from else {}
+    return {"continued_from": fitted.origin} if fitted.origin else {}
 
 
 def made_with(device: str, threads: int) -> str:

@@ -120,7 +120,7 @@ def test_unknown_items_keep_their_places_as_misses(tmp_path, seed, levels):
     outside = rank_predictions(tmp_path / "them.csv", truth, "misses")
     assert_rows(outside.rows, brute_force(truth, both))
     asked = more["user"].isin(truth.users[truth.who])
-    assert outside.notes[0].startswith(f"{asked.sum()} predictions of {more['item'].nunique()} items that the data")
+    assert outside.notes[0].startswith(f"{asked.sum()} predictions of {more['item'].nunique()} item")
     with pytest.raises(InputError, match=r"'00\d-gone' is no item of 'toy'; .*--unknown-items misses"):
         rank_predictions(tmp_path / "them.csv", truth)
 
