@@ -95,8 +95,7 @@ def rank_predictions(path: str | Path, truth: Truth, unknown_items: UnknownItems
         InputError: an unreadable or empty file, a missing column, an unknown user, or item where these are refused, an
             item twice for one user, a score that is not finite, ranks that are not 1 to n, a user without predictions.
     """
-    path = Path(path)
-    lists = _read(path)
+    lists = _read(path := Path(path))
     user = _codes(path, lists.user, truth.users, f"user of '{truth.name}'", lists.where)
     known = _codes(path, lists.named, truth.users, f"user of '{truth.name}'")
     catalogue, unknown = truth, _unknown(lists, truth) if unknown_items == "misses" else truth.items[:0]
