@@ -49,8 +49,15 @@ def top_k(
     from harness import api
     from harness.export.tables import write_top_k
 
-    chosen = candidates.value if candidates else None
-    rows = write_top_k(api.load_run(run, out), to, k, variant=variant, seed=seed, dataset=dataset, candidates=chosen)
+    rows = write_top_k(
+        api.load_run(run, out),
+        to,
+        k,
+        variant=variant,
+        seed=seed,
+        dataset=dataset,
+        candidates=candidates.value if candidates else None,
+    )
     print(f"{to}: {rows} rows")
 
 

@@ -38,7 +38,7 @@ def model_card(run: Run, cell: str, model: type[Recommender], name: str, licence
         f"seed {line['seed']}. It answers {_asked(run)}",
         f"## Metrics\n\n{_metrics(run, measured)}",
         f"## Use\n\n{_use(run, name)}",
-        f"## Training\n\n{_training(card, line)}",
+        f"## Training\n\n{_training(card)}",
         f"## Data\n\n{_data(card, dataset, spec)}",
         f"## Model\n\n{_model(model)}",
         f"## Upload\n\n```bash\nhf upload USER/{name} {name}\n```\n\n"
@@ -134,12 +134,12 @@ def _use(run: Run, name: str) -> str:
     )
 
 
-def _training(card: dict[str, Any], line: dict[str, Any]) -> str:
+def _training(card: dict[str, Any]) -> str:
     outcome, budget = card["outcome"], card["budget"]
     return (
         f"At most {budget['epochs']} epochs; epoch {outcome['best_epoch']} of {outcome['epochs']} was the best on "
         f"validation by {label(card['selection']['primary'])}. All settings, versions and fingerprints stand in "
-        f"`config.json`; made with harness {card.get('versions', {}).get('harness', __version__)}, cell `{line['id']}`."
+        f"`config.json`; made with harness {card.get('versions', {}).get('harness', __version__)}, cell `{card['id']}`."
     )
 
 

@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +45,7 @@ class Tracking:
 
     def __enter__(self) -> Self:
         for name, options in self._wanted.items():
-            self._guarded(name, lambda name=name, options=options: self._begin(name, options))
+            self._guarded(name, partial(self._begin, name, options))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -70,7 +71,7 @@ class Tracking:
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._open.items()):
-            self._guarded(name, lambda tracker=tracker: call(tracker))
+            self._guarded(name, partial(call, tracker))
 
     def _guarded(self, name: str, call: Callable[[], None]) -> None:
         try:
