@@ -71,14 +71,22 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises :class:`InputError` where the file is missing, truncated or no JSON."""
+    """Raises :class:`InputError` where the file is missing, truncated or no JSON, or where a key stands there twice."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of the encoding, and of a key that stands twice
         raise InputError(f"{path} is not valid JSON ({error}); delete it, or restore it from a copy") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key '{twice}' stands there twice")
+    return found
 
 
 def as_file_name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -86,6 +87,28 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_harness(folder, "run", "--study", "tiny.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     return folder / "out" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def working_here() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which the cells of a run are trained by this process, without workers."""
+
+    @contextlib.contextmanager
+    def here() -> Iterator[None]:
+        from harness.study import crew, runner
+        from harness.study.folder import RunFolder
+        from harness.study.worker import work
+
+        class Here(crew.Crew):
+            def work_off(self, shared, tasks, give_up):
+                settings = {"storage": self.storage, "data_root": None, "cache": self.cache, "device": self.device}
+                work(RunFolder(self.folder.path), **settings, threads=1)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runner, "Crew", Here)
+            yield
+
+    return here
 
 
 @pytest.fixture

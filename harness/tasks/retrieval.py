@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.data.batches import Windows
 from harness.data.splits import Evaluated
+from harness.data.targets import known_of
 from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender, Task
 from harness.metrics import find
@@ -50,41 +51,18 @@ class Retrieval(TaskData):
     def __init__(self, *args: Any, candidates: str = "unseen", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.candidates = candidates
+        self._counted: dict[Evaluated, dict[str, np.ndarray]] = {}
 
     def histories(self, phase: Evaluated) -> Windows:
         users, targets = self.split.targets(phase)
         start = np.maximum(self.log.offsets[users], targets - self.max_length)
         return Windows(users, start, targets, targets - 1)
 
-    @functools.cached_property
-    def _popularity(self) -> np.ndarray:
-        """(I + 1,) events of each item in the training part."""
-        counts = np.zeros(len(self.log.items), np.int64)
-        for _, events in self.split.pieces("train"):
-            counts += np.bincount(self.log.item[events], minlength=len(counts))
-        return counts
-
-    @functools.cached_property
-    def _followed(self) -> dict[Evaluated, np.ndarray]:
-        """Phase -> (R,) how often, in training, the target directly followed the last item before it, of any user.
-
-        One pass counts the pairs that are asked for: all that occur may be as many as there are events.
-        """
-        phases: tuple[Evaluated, ...] = ("valid", "test")
-        ends = [self.histories(phase).end for phase in phases]
-        asked = np.concatenate([self._pairs(end - 1, end) for end in ends])
-        known, place = np.unique(asked, return_inverse=True)
-        counts = np.zeros(len(known), np.int64)
-        for users, events in self.split.pieces("train") if len(known) else ():
-            after = np.flatnonzero(users[1:] == users[:-1])
-            pairs = self._pairs(events[after], events[after + 1])
-            near = np.searchsorted(known, pairs).clip(max=len(known) - 1)
-            counts += np.bincount(near[known[near] == pairs], minlength=len(known))
-        return dict(zip(phases, np.split(counts[place], [len(ends[0])]), strict=True))
-
-    def _pairs(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The items of two events as one number."""
-        return self.log.item[first].astype(np.int64) * len(self.log.items) + self.log.item[second]
+    def _known(self, phase: Evaluated, target: np.ndarray) -> dict[str, np.ndarray]:
+        """What does not change from epoch to epoch is counted once."""
+        if phase not in self._counted:
+            self._counted[phase] = known_of(self.log, self.split, target)
+        return self._counted[phase]
 
     @property
     def chunk(self) -> int:
@@ -129,8 +107,7 @@ class Retrieval(TaskData):
                 **{f"rank_{n}": pa.array(rank[n], pa.float64(), from_pandas=True).cast("int32") for n in PROTOCOLS},
                 **{f"length_{n}": pa.array(length[n], pa.int32()) for n in PROTOCOLS},
                 "history": pa.array(windows.end - self.log.offsets[windows.user], pa.int32()),
-                "target_events": pa.array(self._popularity[self.log.item[windows.end]], pa.int32()),
-                "target_follows": pa.array(self._followed[phase], pa.int32()),
+                **{name: pa.array(counts, pa.int32()) for name, counts in self._known(phase, windows.end).items()},
                 "score": pa.array(score, pa.float32(), from_pandas=True),
             }
         )
