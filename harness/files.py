@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.reading.json_text import read_json
+
+__all__ = [
+    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "whole_file", "write_json", "write_text",
+    "writing",
+]  # fmt: skip
 
 _OS_REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
@@ -67,17 +73,6 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """Raises :class:`InputError` where the file is missing, truncated or no JSON."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); delete it, or restore it from a copy") from None
 
 
 def as_file_name(text: str) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.errors import InputError
 from harness.files import read_json
+from harness.reading import shapes
 from harness.study.cells import Cell
 from harness.study.folder import RunFolder
 
@@ -123,7 +124,7 @@ class Display:
         """Seconds that a finished cell trained and validated; 0 of a model without parameters."""
         if cell_id not in self.spent:
             try:
-                cost = read_json(self.folder.cell(cell_id) / "cost.json")
+                cost = read_json(self.folder.cell(cell_id) / "cost.json", shapes.Cost)
                 self.spent[cell_id] = sum(float(cost.get(f"{part}_seconds", 0)) for part in PARTS)
             except (InputError, TypeError, ValueError, AttributeError):
                 self.spent[cell_id] = None
@@ -152,7 +153,7 @@ class Display:
 def _progress(running: Path) -> dict[str, Any] | None:
     path = running / "progress.json"
     try:
-        return read_json(path) if path.exists() else None
+        return read_json(path, shapes.Progress) if path.exists() else None
     except InputError:
         return None
 

@@ -21,7 +21,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.errors import CellFailed, InputError, Interrupted
-from harness.files import read_json
 from harness.study.cells import Cell
 from harness.study.design import Study
 from harness.study.folder import HOST, RunFolder
@@ -300,7 +299,7 @@ class Queue:
         )
 
     def _completed(self, cell: Cell) -> tuple[TrialState, float]:
-        record = read_json(self.folder.cell(cell.id) / "cell.json")
+        record = self.folder.card(cell.id)
         return TrialState.COMPLETE, record["outcome"]["validation"]
 
 
