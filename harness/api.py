@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from harness.errors import CellFailed, InputError, Interrupted, nearest
+from harness.passwords import without_passwords
 from harness.resolve import as_pairs, default_workers, existing, read_study, run_folder, usable_device
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def run(
         Interrupted: Ctrl-C; the same call goes on from there.
     """
     from harness.study.loading import measures_efficiency
-    from harness.study.storage import without_passwords
 
     if threading.current_thread() is not threading.main_thread():
         raise InputError("a study is run from the main thread, which hears signals; start `harness run` as a process")

@@ -22,10 +22,10 @@ class CellFailed(Exception):
 def nearest(word: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: a suggestion, or the list of known names."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:200], known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(known) if known else "none")
+    return "known: " + (shortened(", ".join(known), 300) if known else "none")
 
 
 class Interrupted(Exception):
@@ -62,5 +62,5 @@ def shown(value: Any) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """An error's message as a line of at most :data:`LONGEST` characters, without surrogates and control characters."""
-    text = shortened(str(error), LONGEST)
+    text = shortened(str(error) or type(error).__name__, LONGEST)
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)[: LONGEST + 20]

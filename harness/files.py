@@ -17,8 +17,8 @@ from harness.errors import InputError
 from harness.reading.json_text import read_json
 
 __all__ = [
-    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "whole_file", "write_json", "write_text",
-    "writing",
+    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "refuse_links", "whole_file", "write_json",
+    "write_text", "writing",
 ]  # fmt: skip
 
 _OS_REASONS = {
@@ -73,6 +73,21 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def refuse_links(folder: str | Path) -> None:
+    """Raises :class:`InputError` where a link in ``folder`` leads out of it: what is written there would land outside,
+    perhaps over somebody's files. The folder itself may be a link."""
+    folder = Path(folder)
+    inside = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise InputError(
+                    f"{path} is a link to {path.resolve()}, outside the folder of the run, where nothing may be "
+                    "written; replace it by a copy of what it leads to"
+                )
 
 
 def as_file_name(text: str) -> str:

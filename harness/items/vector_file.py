@@ -145,9 +145,14 @@ def _safetensors(path: Path, config: FileVectors, where: str) -> tuple[np.ndarra
 
 
 def _parquet(path: Path, config: FileVectors, where: str) -> tuple[np.ndarray, list[str]]:
+    import pyarrow as pa
+
     from harness.reading.parquet import read_parquet
 
-    table = read_parquet(path, None, f"give a Parquet file in {where}.path", {})
+    try:
+        table = read_parquet(path, None, "give another", {})
+    except InputError as error:
+        raise InputError(f"{where}.path can't be read: {error}") from None
     key = config.ids or "item_id"
     if key not in table.column_names:
         raise InputError(

@@ -14,21 +14,16 @@ from harness.errors import InputError, in_one_line, shortened
 from harness.reading.bounds import check_size
 
 __all__ = [
-    "KINDS",
-    "NOISE",
-    "PARQUET_BYTES",
-    "ROWS",
-    "Kind",
-    "check_kinds",
-    "parquet_file",
-    "read_parquet",
-    "read_schema",
-]
+    "FAULTS", "KINDS", "NOISE", "PARQUET_BYTES", "ROWS", "Kind", "check_claims", "read_parquet", "read_schema",
+]  # fmt: skip
 
 PARQUET_BYTES = 64 << 30
 """Of a file, and of its columns in memory: a file of a few bytes may claim more than any machine has."""
 _RATIO = 20_000
 """Bytes in memory for a byte of the file: what repeats itself is stored as the number of its repetitions."""
+
+FAULTS = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError)
+"""What the library raises of files that are not as they should be."""
 
 Kind = Literal["text", "number", "list of numbers"]
 KINDS: dict[str, Kind] = {
@@ -45,7 +40,7 @@ NOISE: dict[str, Kind] = {**KINDS, "history": "text"}
 
 def read_schema(path: Path, remedy: str) -> pa.Schema:
     """The columns of a Parquet file. Raises InputError where it is missing or damaged."""
-    return parquet_file(path, remedy).schema_arrow
+    return _open(path, remedy).schema_arrow
 
 
 def read_parquet(path: Path, columns: Iterable[str] | None, remedy: str, kinds: Mapping[str, Kind] = KINDS) -> pa.Table:
@@ -56,7 +51,7 @@ def read_parquet(path: Path, columns: Iterable[str] | None, remedy: str, kinds: 
     """
     wanted = None if columns is None else list(columns)
     try:
-        with parquet_file(path, remedy) as file:
+        with _open(path, remedy) as file:
             names = file.schema_arrow.names
             missing = set(wanted or ()) - set(names)
             if missing:  # nothing is damaged: another version, or an extension that is not installed here, knows more
@@ -68,29 +63,32 @@ def read_parquet(path: Path, columns: Iterable[str] | None, remedy: str, kinds: 
                 raise InputError(f"{path} is damaged (two columns '{shortened(twice, 60)}'); {remedy}")
             table = file.read(columns=wanted)
             table.validate()
-    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+    except FAULTS as error:
         raise InputError(f"{path} is damaged ({shortened(in_one_line(error))}); {remedy}") from None
-    return check_kinds(table, path, remedy, kinds)
+    return _check_kinds(table, path, remedy, kinds)
 
 
-def parquet_file(path: Path, remedy: str) -> pq.ParquetFile:
+def _open(path: Path, remedy: str) -> pq.ParquetFile:
     """An opened file whose columns fit the bounds. Raises InputError as :func:`read_parquet` does."""
     check_size(path, PARQUET_BYTES)
     try:
         file = pq.ParquetFile(path, memory_map=True)
-        metadata = file.metadata
-        claimed = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-        most = min(PARQUET_BYTES, 1 << 20 | path.stat().st_size * _RATIO)
-        if claimed > most or metadata.num_rows > most:
-            raise InputError(
-                f"{path} claims {metadata.num_rows:,} rows of {claimed:,} bytes in {path.stat().st_size:,}; {remedy}"
-            )
-        return file
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except FAULTS as error:
         raise InputError(f"{path} is damaged ({shortened(in_one_line(error))}); {remedy}") from None
+    check_claims(file.metadata, path, remedy)
+    return file
 
 
-def check_kinds(table: pa.Table, path: Path, remedy: str, kinds: Mapping[str, Kind]) -> pa.Table:
+def check_claims(metadata: pq.FileMetaData, path: Path, remedy: str) -> None:
+    """Raises InputError where a file claims more rows or bytes than it can hold."""
+    claimed = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    size = path.stat().st_size
+    most = min(PARQUET_BYTES, (1 << 20) + size * _RATIO)
+    if claimed > most or metadata.num_rows > most:
+        raise InputError(f"{path} claims {metadata.num_rows:,} rows of {claimed:,} bytes in {size:,}; {remedy}")
+
+
+def _check_kinds(table: pa.Table, path: Path, remedy: str, kinds: Mapping[str, Kind]) -> pa.Table:
     """The table, dictionaries of texts unpacked. Raises InputError for a column of another kind than ``kinds`` says, or
     a text that is missing."""
     for place, field in enumerate(table.schema):

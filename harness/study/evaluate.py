@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.analysis.run_files import CATALOGUES, LISTS
 from harness.errors import InputError
-from harness.files import write_json, writing
+from harness.files import refuse_links, write_json, writing
 from harness.interface import Recommender
 from harness.metrics import find
 from harness.provenance import git_state, hardware, versions
@@ -75,6 +75,7 @@ def evaluate_run(
     Raises:
         InputError: the folder holds no run, its data can't be read, or it can't be written.
     """
+    refuse_links(folder.path)
     design, extra = folder.read_design()
     cells = {(c.dataset, c.arm.variant, c.seed): c for c in make_cells(design, inputs)}
     found = []

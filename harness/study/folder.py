@@ -17,7 +17,7 @@ import filelock
 import yaml
 
 from harness.errors import InputError
-from harness.files import digest, is_unfinished, write_json, write_text, writing
+from harness.files import digest, is_unfinished, refuse_links, write_json, write_text, writing
 from harness.reading import shapes
 from harness.reading.bounds import DESIGN_NODES
 from harness.reading.json_text import check_shape, read_json
@@ -147,7 +147,8 @@ class RunFolder:
 
     @contextmanager
     def run_lock(self) -> Iterator[bool]:
-        """Yields whether no other process runs this folder as a whole."""
+        """Yields whether no other process runs this folder as a whole. Raises InputError as :func:`refuse_links`."""
+        refuse_links(self.path)
         with _lock(self.path / ".lock") as mine:
             yield mine
 

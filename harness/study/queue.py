@@ -21,10 +21,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.errors import CellFailed, InputError, Interrupted
+from harness.passwords import without_passwords
 from harness.study.cells import Cell
 from harness.study.design import Study
 from harness.study.folder import HOST, RunFolder
-from harness.study.storage import Retry, is_storage_error, open_storage, without_passwords
+from harness.study.storage import Retry, is_storage_error, open_storage
 
 __all__ = ["Queue", "Report"]
 

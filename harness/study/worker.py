@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from harness.errors import CellFailed, InputError, Interrupted
-from harness.files import write_json
+from harness.files import refuse_links, write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
 from harness.study.folder import HOST, Design, RunFolder
@@ -64,6 +64,7 @@ def work(
             return bool(asked) or (parent is not None and os.getppid() != parent)
 
         torch.set_num_threads(threads)
+        refuse_links(folder.path)
         design = folder.read_design()
         shared: Work
         if is_tuning(design):

@@ -99,7 +99,7 @@ def test_what_can_not_be_used_is_refused_in_one_line(study_file, changes, messag
     ("text", "message"),
     [
         ("", "holds no study"),
-        ("study: [", "no valid YAML in line"),
+        ("study: [", "line 2, 'study': is not valid YAML"),
         ("study: x\nvariant: {}", "unknown key 'variant'; did you mean 'variants'"),
         ("- a\n- b", "holds no study"),
         ("study: x\npresets: [smoke]", "'presets' maps names to changes of the file, as in {smoke: {seeds: 2}}"),
