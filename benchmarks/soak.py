@@ -63,20 +63,18 @@ class Soak:
         return [sys.executable, "-P", "-m", "harness.cli", *words, "--retry-failed"]
 
     def start(self, out: str, limit: int | None = None) -> subprocess.Popen[str]:
-        def confine() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
+        run = subprocess.Popen(
             self.command(out),
             cwd=self.place,
             env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=confine,
         )
+        if limit is not None:
+            resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        return run
 
     def end_of(self, run: subprocess.Popen[str], seconds: float = 600) -> int:
         """Its exit code; what it printed is kept."""

@@ -66,8 +66,12 @@ def test_study_files(place, data):
     path.write_bytes(text)
     words = []
     if data.draw(st.integers(0, 3)) == 0:
-        key = data.draw(st.sampled_from(["dim", "max_length", "budget.epochs", "variants.ce", "seeds", "datasets", "a.b.c", ""]))
-        value = data.draw(st.sampled_from([*map(str, NASTY), "[", "*x", "&a [*a]", "!!int abc", "{a: 1, a: 2}", "[" * 300]))
+        key = data.draw(
+            st.sampled_from(["dim", "max_length", "budget.epochs", "variants.ce", "seeds", "datasets", "a.b.c", ""])
+        )
+        value = data.draw(
+            st.sampled_from([*map(str, NASTY), "[", "*x", "&a [*a]", "!!int abc", "{a: 1, a: 2}", "[" * 300])
+        )
         words = ["--set", f"{key}={value}"]
     refuses_or_works("plan", "--study", path, "--out", place / "out", *words)
 
@@ -124,7 +128,10 @@ def test_predictions_and_vectors(place, data):
     items = sorted(set(EVENTS["item_id"]))
     kind = data.draw(st.sampled_from(["csv", "parquet", "trec", "vectors.npy", "index.json"]))
     if kind in ("csv", "parquet", "trec"):
-        rows = pd.DataFrame([(u, i, float(n)) for u in set(EVENTS["user_id"]) for n, i in enumerate(items)], columns=["user", "item", "score"])
+        rows = pd.DataFrame(
+            [(u, i, float(n)) for u in set(EVENTS["user_id"]) for n, i in enumerate(items)],
+            columns=["user", "item", "score"],
+        )
         path = folder / f"them.{kind}"
         if kind == "csv":
             rows.to_csv(path, index=False)
@@ -202,7 +209,11 @@ def test_run_folders(runs, place, data):
             patch.setattr(report, "save", lambda *_, **__: [])
             patch.setattr("harness.analysis.page._picture", lambda picture: "")
             patch.setattr(artefacts, "FULL", artefacts.COLUMN)
-            code, said = refuses_or_works("report", "--study", folder / "study.yaml")
+            _, said = refuses_or_works("report", "--study", folder / "study.yaml")
         faults = [line for line in said.splitlines() if line.startswith("not in the report")]
-        assert all(": InputError: " in line for line in faults), (how, path.name, *(p.read_text() for p in folder.glob("failures/*")))
+        assert all(": InputError: " in line for line in faults), (
+            how,
+            path.name,
+            *(p.read_text() for p in folder.glob("failures/*")),
+        )
         refuses_or_works("verify", "--study", folder / "study.yaml")

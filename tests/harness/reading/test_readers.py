@@ -47,7 +47,9 @@ def test_json(tmp_path, text, message):
 
 def test_a_cells_id_is_no_path(tmp_path):
     path = tmp_path / "outside.json"
-    path.write_text(json.dumps({"variants": {}, "cells": [{"id": "../../x", "dataset": "d", "variant": "v", "seed": 0}]}))
+    path.write_text(
+        json.dumps({"variants": {}, "cells": [{"id": "../../x", "dataset": "d", "variant": "v", "seed": 0}]})
+    )
     with pytest.raises(InputError, match=r"'cells.0.id'"):
         read_json(path, shapes.Outside)
 
@@ -92,7 +94,7 @@ def test_tensors(tmp_path):
         lambda: read_metadata(path, "other", "r"),
         lambda: read_metadata(path, "state", "r", shapes.Cost | None) and read_metadata(path, "state", "r", list),
     ):
-        with pytest.raises(InputError, match="is damaged .*; r$"):
+        with pytest.raises(InputError, match=r"is damaged .*; r$"):
             call()
     path.write_bytes(b"\xff" * 40)
     with pytest.raises(InputError, match="is damaged"):
@@ -107,7 +109,7 @@ def test_arrays_claim_no_more_than_they_hold_and_are_no_pickles(tmp_path):
     with pytest.raises(ValueError, match="it claims the shape"):
         read_array(path)
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle|claims"):
+    with pytest.raises(ValueError, match=r"allow_pickle|claims"):
         read_array(path)
     np.save(path, np.eye(2))
     assert (read_array(path) == np.eye(2)).all()

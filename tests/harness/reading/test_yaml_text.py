@@ -13,7 +13,9 @@ from harness.errors import InputError
 from harness.reading.bounds import YAML_NODES
 from harness.reading.yaml_text import read_yaml, yaml_value
 
-TEN = "".join(f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True))
+TEN = "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+)
 
 
 @pytest.mark.parametrize(
