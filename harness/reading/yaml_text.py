@@ -117,7 +117,9 @@ class _Document:
         else:
             kind = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
             if event.tag not in (None, "!", f"{_CORE}{kind}"):
-                raise self.fault(f"the tag {shortened(event.tag, 40)} is not known here; leave it out")
+                raise self.fault(
+                    f"the tag {shortened(event.tag.replace(_CORE, '!!'), 60)} is not known here; leave it out"
+                )
             value = self.sequence(events, depth) if kind == "seq" else self.mapping(events, depth)
         if event.anchor:
             self.anchors[event.anchor] = value, self.nodes - before
@@ -177,7 +179,7 @@ class _Document:
             raise self.fault(f"'{shortened(text, 40)}' can't be read as {tag.replace(_CORE, '!!')}") from None
         if text == _MERGE:
             return text
-        raise self.fault(f"the tag {shortened(tag.replace(_CORE, '!!'), 40)} is not known here; leave it out")
+        raise self.fault(f"the tag {shortened(tag.replace(_CORE, '!!'), 60)} is not known here; leave it out")
 
     def number(self, text: str, kind: str) -> int | float:
         if len(text) > 400:
