@@ -86,9 +86,10 @@ def _with_traceback(said: str) -> str:
 NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**20, -(10**20), 1e308, 0.5, "", " ", "x", "1", "-1", "1e5", "nan",
     "inf", "~", "2024-02-30", "$x$", "a\nb", "a\r\nb", "\u2028", "模型", "שלום", "\u202eabc", "😀", "../../x", "/", ".",
-    "a/b", "<script>alert(1)</script>", "{{ x }}", "%s", "\\", "x" * 5000, [], {}, [[]], [None], {"": None}, {"kind": "x"},
-    [1, 2, 3], ["a", "a"], {"a": {"b": {"c": [1]}}}, [[["deep"]]], "ml-100k", "fair", "ndcg@10", "ndcg@0", "recall@x",
-    "ce", ]  # fmt: skip
+    "a/b", "<script>alert(1)</script>", "{{ x }}", "%s", "\\", "x" * 5000, [], {}, [[]], [None], {"": None},
+    {"kind": "x"}, [1, 2, 3], ["a", "a"], {"a": {"b": {"c": [1]}}}, [[["deep"]]], "ml-100k", "fair", "ndcg@10",
+    "ndcg@0", "recall@x", "ce",
+]  # fmt: skip
 
 PIECES = [
     "\x00", "\x1b", "\ufeff", "\u2028", "\t", "\n", "\r", "  ", ": ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int x",

@@ -110,6 +110,14 @@ def guarded(work: Callable[[], Any]) -> int:  # noqa: PLR0911 (one return per wa
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        what = shown(str(error.filename)) if error.filename is not None else "a file or the network"
+        reason = error.strerror or in_one_line(error)
+        print(f"error: {what} can't be used ({reason}); check the path, its permissions and the disk", file=sys.stderr)
+        return BAD_INPUT
+    except MemoryError:
+        print("error: the memory does not suffice; take fewer or smaller data, or a machine with more", file=sys.stderr)
+        return FAILED
     except Exception as error:
         say_unexpected(error)
         return FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 __all__ = [
     "Beside", "Card", "CheckpointState", "Cost", "Decoding", "Design", "Digests", "Examples", "Failure", "Ledger",
@@ -115,7 +115,18 @@ class Card(_Shape):
     probes: dict[str, Values] = Field(default_factory=dict)
 
 
-Cost = dict[str, Number | None]
+def _whole_cost(cost: dict[str, float | None]) -> dict[str, float | None]:
+    """Of training all is known, or nothing, as of another system's cell."""
+    missing = [
+        key for key in ("data_seconds", "train_seconds", "evaluation_seconds", "epochs") if cost.get(key) is None
+    ]
+    if cost and missing:
+        raise ValueError(f"'{missing[0]}' is missing")
+    return cost
+
+
+Cost = Annotated[dict[str, Number | None], AfterValidator(_whole_cost)]
+"""``cost.json``."""
 Metrics = dict[str, dict[str, dict[str, Number | None]]]
 Looks = list[Annotated[int, Field(strict=True, gt=0)]]
 Digests = dict[str, dict[str, Text] | Text]
@@ -138,8 +149,10 @@ class Failure(_Shape):
 
 class Progress(_Shape):
     epoch: Count
-    epochs: Count
+    part: Number = 0
+    epochs: Annotated[int, Field(strict=True, gt=0)]
     value: Number | None
+    epoch_seconds: Number | None = None
     host: Text
     started: Any = None
 

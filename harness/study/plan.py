@@ -148,7 +148,7 @@ def _records(results: Path) -> Iterator[_Record]:
             card, cost = read_json(path, shapes.Card), read_json(path.parent / "cost.json", shapes.Cost)
         except InputError:  # a damaged record of another run is no reason not to plan this one
             continue
-        if all(cost.get(part) is not None for part in SECONDS):
+        if all(cost.get(part) is not None for part in (*SECONDS, "epochs")):
             yield _Record(path.parents[2], card, cost)
 
 

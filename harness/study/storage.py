@@ -76,7 +76,7 @@ def absolute(url: str) -> str:
     """The URL with the path of an SQLite file made absolute, so that it holds in any folder."""
     try:
         parts = sqlalchemy.make_url(url)
-    except sqlalchemy.exc.ArgumentError:  # opening it will say so
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # opening it will say so
         return url
     if not parts.drivername.startswith("sqlite") or parts.database in {None, "", ":memory:"}:
         return url

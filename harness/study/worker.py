@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.errors import CellFailed, InputError, Interrupted
+from harness.errors import LONGEST, CellFailed, InputError, Interrupted, shortened
 from harness.files import refuse_links, write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
@@ -182,6 +182,7 @@ def _train(
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         if _is_out_of_memory(error):
             reason = f"out of memory ({error}); lower training.batch_size or the model's size"
+        reason = shortened(reason, LONGEST)
         record_failure(folder, cell, reason, None if expected else traceback.format_exc())
         write_history(folder.failed(cell.id) / "history.csv", history)
         raise CellFailed(reason) from error
