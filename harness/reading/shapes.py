@@ -153,7 +153,7 @@ class Progress(_Shape):
     epochs: Annotated[int, Field(strict=True, gt=0)]
     value: Number | None
     epoch_seconds: Number | None = None
-    host: Text
+    host: Text | None = None
     started: Any = None
 
 
