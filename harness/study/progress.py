@@ -131,13 +131,16 @@ class Display:
         return self.spent[cell_id]
 
     def _bars(self, under_way: list[tuple[Cell, dict[str, Any]]], left: str) -> Group:
-        overall = Progress(
-            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        overall, epochs = (
+            Progress(
+                TextColumn("{task.description}", markup=False),  # names may hold brackets
+                BarColumn(30),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
+            for _ in range(2)
         )
         overall.add_task("cells".ljust(44), total=len(self.cells), completed=len(self.reported), note=left)
-        epochs = Progress(
-            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
-        )
         for cell, progress in under_way:
             value = "" if progress["value"] is None else f"validation {progress['value']:.4f}"
             name = cell.name if len(cell.name) <= 42 else cell.name[:41] + "…"
