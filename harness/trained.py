@@ -238,7 +238,7 @@ def load_trained(
         config=parse(model.Config, card["config"], where),
         training=parse(TrainingConfig, card["training"], where),
         data=parse(DataConfig, card["data"], where),
-        items=parse(ItemsConfig, card["items"] or {}, where),
+        items=parse(ItemsConfig, card.get("items") or {}, where),
     )
     made = Cell(card["id"], card["dataset"], arm, card["seed"], {})
     inputs = Inputs(data_root and data_root.absolute(), (cache or run.parent / "cache").absolute())

@@ -38,16 +38,30 @@ class _VariantEntry(_Shape):
     set: Values | None = None
 
 
+class _Choice(_Shape):
+    option: Text
+    reason: Text
+    source: Text
+
+
+class _Fidelity(_Shape):
+    paper: Text
+    status: Text
+    verified: list[Text]
+    choices: list[_Choice]
+    departures: list[Text]
+
+
 class Design(_Shape):
     """``study.yaml`` of a run, as far as the analysis reads it."""
 
     study: Text
     title: Text | None = None
     question: Text | None = None
-    task: Text
+    task: Literal["retrieval", "action"]
     metrics: list[Text] = Field(min_length=1)
     primary: Text | None = None
-    candidates: Text | None = None
+    candidates: Literal["all", "unseen"] | None = None
     control: Text | None = None
     references: list[Text] | None = None
     contrasts: Literal["all-pairs"] | list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = None
@@ -55,17 +69,35 @@ class Design(_Shape):
     datasets: dict[Text, Values | None] | list[Text] | None = None
     tables: dict[Text, dict[Text, list[Text]] | None] | None = None
     tuned: dict[Text, dict[Text, Values | None] | None] | None = None
-    test: Text | None = None
-    correction: Text | None = None
+    test: Literal["t", "exact", "wilcoxon"] | None = None
+    correction: Literal["holm", "benjamini-hochberg"] | None = None
     looks: Annotated[int, Field(strict=True, ge=1)] | None = None
-    equivalence_margin: Number | Text | None = None
+    equivalence_margin: Number | Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)? ?%$")] | None = None
     cells: list[_Entry] = Field(min_length=1)
-    fidelity: Values | None = None
+    fidelity: dict[Text, _Fidelity | None] | None = None
     budget: Values | None = None
     data: Values | None = None
     noise: Values | None = None
     run: Text | None = None
     queue: Text | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        known = self.variants
+        pairs = self.contrasts if isinstance(self.contrasts, list) else []
+        named = [
+            *([self.control] if self.control else []),
+            *(self.references or ()),
+            *(n for pair in pairs for n in pair),
+        ]
+        named += [cell.variant for cell in self.cells]
+        unknown = [] if known is None else [name for name in named if name not in known]
+        if unknown:
+            raise ValueError(f"'{unknown[0]}' is not among its variants")
+        cells = [(cell.dataset, cell.variant, cell.seed) for cell in self.cells]
+        if len(set(cells)) < len(cells) or len({cell.id for cell in self.cells}) < len(cells):
+            raise ValueError("a cell stands there twice")
+        return self
 
 
 class Beside(_Shape):
@@ -79,6 +111,7 @@ class Beside(_Shape):
 
 
 class _Fingerprints(_Shape):
+    files: dict[str, Text] = Field(default_factory=dict)
     log: Text
     split: Text
     codes: Text | None = None
@@ -89,6 +122,29 @@ class _Outcome(_Shape):
     epochs: Count | None
     stopped: Text | None
     validation: Number | None = None
+
+    @model_validator(mode="after")
+    def _trained(self) -> Self:
+        if self.epochs and self.best_epoch is None:
+            raise ValueError("no 'best_epoch', though epochs were trained")
+        return self
+
+
+class _Git(_Shape):
+    commit: Text
+    dirty: bool | None = None
+
+
+class _Hardware(_Shape):
+    cpu: Text
+    cores: Count
+    threads: Count
+    memory_bytes: Number | None = None
+    device: Text | None = None
+
+
+class _Epochs(_Shape):
+    epochs: Count
 
 
 class Card(_Shape):
@@ -104,15 +160,24 @@ class Card(_Shape):
     fingerprints: _Fingerprints
     outcome: _Outcome
     versions: dict[str, Text | None] = Field(default_factory=dict)
-    git: Values | None = None
-    hardware: Values | None = None
+    git: _Git | None = None
+    hardware: _Hardware | None = None
+    notes: list[Text] = Field(default_factory=list)
     config: Values | None = None
     training: Values | None = None
     data: Values | None = None
     items: Values | None = None
-    budget: Values | None = None
+    budget: _Epochs | None = None
     measured: dict[str, Values] = Field(default_factory=dict)
     probes: dict[str, Values] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _trained_here(self) -> Self:
+        needed = {"config": self.config, "training": self.training, "data": self.data, "budget": self.budget}
+        missing = [key for key, value in needed.items() if value is None]
+        if missing and (self.config is not None or self.outcome.epochs):
+            raise ValueError(f"'{missing[0]}' is missing")
+        return self
 
 
 def _whole_cost(cost: dict[str, float | None]) -> dict[str, float | None]:
@@ -274,8 +339,14 @@ class _Measurement(_Shape):
 
 class _SpeedStudy(_Shape):
     study: Text
+    title: Text
+    question: Text
     control: Text
     variants: dict[Text, _VariantEntry]
+    dims: list[Count] = Field(min_length=1)
+    lengths: list[Count] = Field(min_length=1)
+    events: Count
+    repeats: Count
 
 
 class Measurements(_Shape):
@@ -283,6 +354,7 @@ class Measurements(_Shape):
 
     study: _SpeedStudy
     measurements: list[_Measurement] = Field(min_length=1)
+    command: Text
     versions: dict[str, Text | None] = Field(default_factory=dict)
-    hardware: Values | None = None
-    git: Values | None = None
+    hardware: _Hardware | None = None
+    git: _Git | None = None

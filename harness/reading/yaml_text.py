@@ -104,7 +104,7 @@ class _Document:
     def node(self, event: Any, events: Iterator[Any], depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise self.fault(f"the alias '*{shortened(event.anchor, 40)}' names no anchor before it")
+                raise self.fault(f"the alias '*{shortened(str(event.anchor), 40)}' names no anchor before it")
             value, nodes = self.anchors[event.anchor]
             self.count(nodes)
             return copy.deepcopy(value)
@@ -126,7 +126,7 @@ class _Document:
         return value
 
     def sequence(self, events: Iterator[Any], depth: int) -> list[Any]:
-        found = []
+        found: list[Any] = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
             self.path.append(str(len(found)))
             found.append(self.node(event, events, depth + 1))
