@@ -28,9 +28,9 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise InputError(
-            "; ".join(_explain(kind, problem, where) for problem in error.errors()[:MOST_PROBLEMS])
-        ) from None
+        # A key that is unknown comes first: one that is missing may be the same, misspelt.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")[:MOST_PROBLEMS]
+        raise InputError("; ".join(_explain(kind, problem, where) for problem in problems)) from None
 
 
 def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "--set") -> S:

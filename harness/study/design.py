@@ -207,7 +207,7 @@ class Study(Settings):
     def _count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             if not 1 <= value <= MOST_SEEDS:
-                raise ValueError(f"a study has from 1 to {MOST_SEEDS} seeds")
+                raise ValueError(f"a study needs at least one seed, and at most {MOST_SEEDS}")
             return tuple(range(value))
         listed = isinstance(value, (list, tuple)) and all(
             type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in value
