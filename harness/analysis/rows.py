@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from harness.analysis.run_files import CATALOGUES, LISTS, RunFiles, read_outside, read_parquet, remedy
-from harness.errors import InputError, nearest
+from harness.analysis.run_files import CATALOGUES, LISTS, RunFiles, read_outside, remedy
+from harness.errors import InputError, nearest, shortened
 from harness.metrics import Evidence, Labels, find, lower_is_better
 from harness.metrics import label as metric_label
+from harness.reading.parquet import read_parquet, read_schema
 from harness.tasks.lists import catalogue_name, unpack
 
 __all__ = ["CANDIDATES", "Run", "load_run", "lower_is_better", "metric_label", "read_outside"]
@@ -50,7 +50,7 @@ class Run(RunFiles):
         def read() -> np.ndarray:
             column = self.rows(cell, [f"rank_{candidates}"], phase)[f"rank_{candidates}"]
             ranks = column.cast(pa.float32()).to_numpy()
-            if (ranks < 1).any():
+            if (ranks < 1).any() or np.isinf(ranks).any():
                 path = self.file(cell, "rows.parquet")
                 raise InputError(f"{path} is damaged (a rank_{candidates} below 1); {remedy(cell)}")
             return ranks
@@ -68,7 +68,11 @@ class Run(RunFiles):
             raise InputError(
                 f"cell {cell} of {self.path} keeps no lists of items; `harness evaluate` makes them from its weights"
             )
-        items, scores = unpack(read_parquet(path, ["items", "seen", "scores"]), self._known_candidates(candidates))
+        table = read_parquet(path, ["items", "seen", "scores"], remedy(cell))
+        try:
+            items, scores = unpack(table, self._known_candidates(candidates))
+        except (ValueError, TypeError, IndexError) as error:
+            raise InputError(f"{path} is damaged ({shortened(str(error))}); {remedy(cell)}") from None
         if len(items) != len(self.ranks(cell, candidates=candidates)):
             raise InputError(f"{path} is damaged (it has other users than the rows); {remedy(cell)}")
         return items, scores
@@ -77,10 +81,11 @@ class Run(RunFiles):
         """Columns of the items of the cell's data set, item 1 first: ``item``, ``count``, ``vector``."""
         prints = self.cards[cell]["fingerprints"]
         path = self.path / CATALOGUES / catalogue_name(prints["log"], prints["split"])
-        if not path.exists() or set(columns) - set(pq.read_schema(path).names):
+        anew = f"delete it, and `harness evaluate {self.path}` makes it again"
+        if not path.exists() or set(columns) - set(read_schema(path, anew).names):
             wanted = " and ".join(columns)
             raise InputError(f"{path} with {wanted} of each item is not there; `harness evaluate {self.path}` makes it")
-        return read_parquet(path, list(columns))
+        return read_parquet(path, list(columns), anew)
 
     def evidence(self, cell: str, phase: str = "test", candidates: str | None = None) -> Evidence:
         """What the metrics of a cell are computed from; only the last cell's stays in memory."""

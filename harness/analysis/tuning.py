@@ -27,8 +27,8 @@ from typing import Any
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.run_files import OUTSIDE
 from harness.analysis.table import Column, Entry, Line, Table, fixed
-from harness.errors import InputError
-from harness.files import read_json
+from harness.reading import shapes
+from harness.reading.json_text import read_json
 
 __all__ = ["border_distance", "equal_budgets", "ledger_table", "load_tuning", "mark_unequal", "own_trial"]
 
@@ -40,12 +40,7 @@ def load_tuning(run: Run) -> list[dict[str, Any]]:
     path: Path = run.path / "tuning.json"
     if not path.exists():
         return []
-    entries = read_json(path)
-    for entry in entries:
-        missing = [key for key in ("dataset", "variant", "space", "trials") if key not in entry]
-        if missing:
-            raise InputError(f"{path}: an entry lacks '{missing[0]}'; tune the study again")
-    return entries
+    return read_json(path, shapes.Ledger, "tune the study again")
 
 
 def equal_budgets(entries: list[dict[str, Any]]) -> bool:
@@ -88,7 +83,9 @@ def _trials_behind(run: Run, entries: list[dict[str, Any]], dataset: str, varian
         if (entry["dataset"], entry["variant"]) == (dataset, variant):
             return len(entry["trials"]) if _was_used(run, entry) else None
     outside = run.path / OUTSIDE
-    if _tuned(run, dataset, variant) or (outside.exists() and variant in read_json(outside)["variants"]):
+    if _tuned(run, dataset, variant) or (
+        outside.exists() and variant in read_json(outside, shapes.Outside)["variants"]
+    ):
         return None
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,16 @@ __all__ = ["download_bars", "print_json", "print_plan", "print_rows", "print_tab
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Numbers that are not finite become null, for which JSON has no word."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool = False, columns: dict[str, str] | None = None) -> None:
@@ -53,9 +63,9 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console.width = 100_000
     grid = Grid(box=None, pad_edge=False, header_style="bold")
-    grid.add_column(table.corner, no_wrap=True)
+    grid.add_column(Text(table.corner), no_wrap=True)
     for column in table.columns:
-        grid.add_column(column.title, justify="right")
+        grid.add_column(Text(column.title), justify="right")
     group = ""
     for line in table.lines:
         if line.group != group:

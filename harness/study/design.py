@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.analysis.pairs import declared_pairs
 from harness.data.config import DataConfig
-from harness.errors import InputError, nearest
+from harness.errors import InputError, nearest, shortened
 from harness.items.config import ItemsConfig
 from harness.metrics import check_metric, find, lower_is_better
 from harness.probes.base import find_probe
@@ -22,7 +22,10 @@ from harness.training_config import Budget
 
 __all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
 
-NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+NAME = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
+MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
+"""The second is what the generators of all libraries take."""
+LONGEST_NAME = 100
 OWN_TABLES = (
     *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
     *("published", "tuning", "cost"),
@@ -35,7 +38,7 @@ class Variant(Settings):
     """One arm of the comparison: a model and what is set differently."""
 
     model: str
-    label: str | None = None
+    label: str | None = Field(None, max_length=200)
     """How tables and figures call it; the variant's key where absent."""
     set: dict[str, Any] = Field(default_factory=dict)
 
@@ -218,12 +221,16 @@ class Study(Settings):
     @classmethod
     def _count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            if value < 1:
-                raise ValueError("a study needs at least one seed")
+            if not 1 <= value <= MOST_SEEDS:
+                raise ValueError(f"a study needs at least one seed, and at most {MOST_SEEDS}")
             return tuple(range(value))
-        listed = isinstance(value, (list, tuple)) and all(type(seed) is int and seed >= 0 for seed in value)
-        if not value or not listed or len(set(value)) != len(value):
-            raise ValueError("seeds are a number of them, or a list of different whole numbers from 0 on")
+        listed = isinstance(value, (list, tuple)) and all(
+            type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in value
+        )
+        if not value or not listed or len(set(value)) != len(value) or len(value) > MOST_SEEDS:
+            raise ValueError(
+                f"seeds are a number of them, or a list of different whole numbers from 0 to {LARGEST_SEED}"
+            )
         return tuple(value)
 
     @model_validator(mode="before")
@@ -338,7 +345,7 @@ class Study(Settings):
         return declared_pairs(self.variants, self.control, self.references, self.contrasts)
 
     def label(self, variant: str) -> str:
-        return self.variants[variant].label or variant
+        return " ".join((self.variants[variant].label or variant).split())
 
 
 def checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
@@ -346,6 +353,10 @@ def checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
     for name in variants:
         if not name or "/" in name or name != name.strip():
             raise ValueError(f"'{name}' can't name a variant; choose a name without '/' and without spaces around it")
+        if len(name) > LONGEST_NAME or len(name.splitlines()) > 1:
+            raise ValueError(
+                f"'{shortened(name, 40)}' can't name a variant; choose one line of at most {LONGEST_NAME} letters"
+            )
     return variants
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from harness.errors import InputError
-from harness.files import read_json, write_json, write_text
+from harness.files import write_json, write_text
+from harness.reading import shapes
+from harness.reading.json_text import read_json
 from harness.study.cells import make_arm, resolved
 from harness.study.design import Space, Study
 from harness.study.loading import load_study
@@ -91,7 +93,7 @@ def _with_earlier(
     if not ((folder / LEDGER).exists() and (folder / TUNED).exists()):
         return study, entries
     try:
-        earlier, known = load_study(str(folder / TUNED)), read_json(folder / LEDGER)
+        earlier, known = load_study(str(folder / TUNED)), read_json(folder / LEDGER, shapes.Ledger)
     except InputError as error:
         say(f"nothing is kept of earlier searches: {error}")
         return study, entries

@@ -26,6 +26,7 @@ from harness.analysis.rows import Run, load_run
 from harness.analysis.run_files import read_looks
 from harness.errors import InputError
 from harness.files import read_json
+from harness.reading import shapes
 from harness.study.cells import make_arm, resolved
 from harness.study.design import Study
 
@@ -144,10 +145,10 @@ def _records(results: Path) -> Iterator[_Record]:
     """Every finished cell below ``results`` that was trained here."""
     for path in sorted(results.glob("*/cells/*/cell.json")):
         try:
-            card, cost = read_json(path), read_json(path.parent / "cost.json")
+            card, cost = read_json(path, shapes.Card), read_json(path.parent / "cost.json", shapes.Cost)
         except InputError:  # a damaged record of another run is no reason not to plan this one
             continue
-        if all(cost.get(part) is not None for part in SECONDS):
+        if all(cost.get(part) is not None for part in (*SECONDS, "epochs")):
             yield _Record(path.parents[2], card, cost)
 
 

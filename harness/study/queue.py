@@ -21,11 +21,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.errors import CellFailed, InputError, Interrupted
-from harness.files import read_json
+from harness.passwords import without_passwords
 from harness.study.cells import Cell
 from harness.study.design import Study
 from harness.study.folder import HOST, RunFolder
-from harness.study.storage import Retry, is_storage_error, open_storage, without_passwords
+from harness.study.storage import Retry, is_storage_error, open_storage
 
 __all__ = ["Queue", "Report"]
 
@@ -300,7 +300,7 @@ class Queue:
         )
 
     def _completed(self, cell: Cell) -> tuple[TrialState, float]:
-        record = read_json(self.folder.cell(cell.id) / "cell.json")
+        record = self.folder.card(cell.id)
         return TrialState.COMPLETE, record["outcome"]["validation"]
 
 

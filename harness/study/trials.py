@@ -7,7 +7,6 @@ there is none in the split that it is given. Its value is the best validation va
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import warnings
@@ -18,7 +17,6 @@ from typing import Any
 
 import optuna
 import torch
-from safetensors import SafetensorError, safe_open
 
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
@@ -26,6 +24,8 @@ from harness.data.splits import Split
 from harness.errors import CellFailed, InputError, Interrupted
 from harness.files import digest, read_json, write_json, writing
 from harness.provenance import git_state, versions
+from harness.reading import shapes
+from harness.reading.tensors import read_metadata
 from harness.study.cells import Cell, Inputs, check_needs, make_arm
 from harness.study.design import Study
 from harness.study.folder import Design, RunFolder
@@ -150,7 +150,7 @@ def run_search(job: Job, search: Search, should_stop: Callable[[], bool]) -> Non
 
 def trials_of(folder: Path) -> list[dict[str, Any]]:
     path = folder / "trials.json"
-    return read_json(path) if path.exists() else []
+    return read_json(path, shapes.Trials, "delete its folder, and the search starts again") if path.exists() else []
 
 
 def _seconds(trials: list[dict[str, Any]]) -> float:
@@ -254,9 +254,8 @@ def _rows_before(checkpoint: Path, made_with: str) -> list[dict[str, Any]]:
     if not checkpoint.exists():
         return []
     try:
-        with safe_open(checkpoint, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            return state["history"] if state["made_with"] == made_with else []
-    except (SafetensorError, KeyError, TypeError, ValueError):
+        state = read_metadata(checkpoint, "state", "delete it", shapes.CheckpointState)
+        return state["history"] if state["made_with"] == made_with else []
+    except InputError:
         shutil.rmtree(checkpoint.parent)  # damaged: the trial starts again
         return []

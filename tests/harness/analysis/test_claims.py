@@ -177,7 +177,7 @@ def test_smoke_runs_prove_nothing(tmp_path):
         ("papers: {p: {}}\nclaims: [{id: a}]", "claim 1: the key 'paper' is missing"),
         ("papers: {}\nclaims: [{id: a, paper: p, claim: x, study: s, quantity: q, sweep: true}]", "not among 'papers'"),
         ("papers: {p: {}}\nclaims: [{id: a, paper: p, claim: x, study: s, quantity: q}]", "needs either arm"),
-        ("papers: [", "no valid YAML"),
+        ("papers: [", "not valid YAML"),
         ("papers: {}\nclaims: null", "'claims' is a list"),
         ("papers: {}\nclaims: {a: b}", "'claims' is a list"),
         ("papers: {p: null}\nclaims: []", "'papers' maps keys"),

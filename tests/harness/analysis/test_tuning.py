@@ -263,7 +263,7 @@ def test_loading(own_run):
     (own_run / "tuning.json").write_text(json.dumps([_entry("fair", [0.1])]))
     assert len(load_tuning(load_run(own_run))) == 1
     (own_run / "tuning.json").write_text(json.dumps([{"dataset": "x"}]))
-    with pytest.raises(InputError, match="lacks 'variant'"):
+    with pytest.raises(InputError, match=r"'0.variant': Field required"):
         load_tuning(load_run(own_run))
 
 
