@@ -79,6 +79,8 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
     cells = sum(arm.cells for arm in plan.arms)
     finished = f", {cells - plan.left} of them finished" if plan.left < cells else ""
     shape = " x ".join(count(number, thing) for thing, number in sizes.items())
+    if study.codes > 1:
+        shape += f" x {study.codes} draws of the codes (1 for variants without)"
     print(f"{study.study}: {shape} = {count(cells, 'cell')}{finished}")
     _print_arms(plan, workers)
     print()
@@ -95,6 +97,8 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
     )
     floor = "no floor, however few the seeds" if plan.smallest_p == 0 else f"{plan.smallest_p:.3g}"
     print(f"smallest p that the design can reach: {floor}")
+    if study.codes > 1:
+        print("power is that over seeds; what the draws of the codes add to the spread is known once they are run")
     if plan.looks:
         before = ", ".join(map(str, plan.looks))
         print(

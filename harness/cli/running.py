@@ -104,6 +104,7 @@ def _say_outcome(done: Run, queue_only: bool) -> None:
         report_on(done)
     for failure in failed:
         where = f"{failure['dataset']} / {failure['variant']} / seed {failure['seed']}"
+        where += f", codes {failure['draw']}" if "draw" in failure else ""
         print(f"failed: {where}: {failure['reason']}", file=sys.stderr)
     if failed:
         where = f"{done.path}/failed/*/failure.json and {done.path}/logs"

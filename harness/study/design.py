@@ -24,7 +24,7 @@ __all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
     *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
-    *("published", "tuning", "cost"),
+    *("published", "tuning", "cost", "variance"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
@@ -113,6 +113,9 @@ class Study(Settings):
     """Data set -> what is set differently there; a plain list of names will do."""
     seeds: tuple[int, ...]
     """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
+    codes: int = Field(1, ge=1)
+    """How often item codes are drawn: each seed trains with each draw, so that verdicts hold for new codes too. The
+    draw gives the seed of whatever is random in making codes; models without codes, or with a file's, have one."""
     control: str | None = None
     """The variant that the others are compared with."""
     contrasts: Literal["all-pairs"] | tuple[tuple[str, str], ...] = ()
@@ -239,6 +242,8 @@ class Study(Settings):
         if self.control in self.references:
             raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
         self._check_contrasts()
+        if self.codes > 1 and self.test != "t":
+            raise ValueError(f"codes: {self.codes} needs test: t, as '{self.test}' over seeds knows nothing of draws")
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
