@@ -149,13 +149,13 @@ def _print_arms(plan: Plan, workers: int) -> None:
 
 def print_tuning(study: Study, entries: list[dict[str, Any]]) -> None:
     from harness.analysis.rows import lower_is_better
-    from harness.analysis.tuning import border_distance
+    from harness.analysis.tuning import best_in_search, border_distance, confirmed_values
 
     lower = lower_is_better(study.primary)
     lines = []
     for entry in entries:
-        trials = entry["trials"]
-        values = [trial["value"] for trial in trials if trial["state"] == "complete"]
+        trials, again = entry["trials"], entry.get("confirmed") or []
+        best, confirmed = best_in_search(entry, lower), confirmed_values(entry)
         near = [key for key, distance in border_distance(entry, lower).items() if distance < 0.05]
         lines.append(
             {
@@ -163,9 +163,10 @@ def print_tuning(study: Study, entries: list[dict[str, Any]]) -> None:
                 "variant": entry["variant"],
                 "trials": len(trials),
                 "pruned": sum(trial["state"] == "pruned" for trial in trials),
-                "epochs": sum(trial["epochs"] for trial in trials),
-                "seconds": f"{sum(trial['seconds'] for trial in trials):.1f}",
-                f"best {study.primary}": f"{(min if lower else max)(values):.4f}",
+                "epochs": sum(run["epochs"] for run in [*trials, *again]),
+                "seconds": f"{sum(run['seconds'] for run in [*trials, *again]):.1f}",
+                f"best {study.primary} (optimistic)": f"{best['value']:.4f}" if best else "",
+                "confirmed": f"{sum(confirmed) / len(confirmed):.4f}" if confirmed else "",
                 "settings": ", ".join(
                     f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
                     for key, value in entry["best"].items()

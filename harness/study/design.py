@@ -19,7 +19,7 @@ from harness.probes.shipped import NoiseOptions
 from harness.settings import Settings, parse
 from harness.training_config import Budget
 
-__all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
+__all__ = ["NAME", "Confirm", "Space", "Study", "Variant", "checked_names"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
@@ -102,6 +102,16 @@ class Space(Settings):
         return low <= value <= high and (not self.whole or float(value).is_integer())
 
 
+class Confirm(Settings):
+    """The best trials of a search, trained again with new seeds before one is chosen: the best of many single runs is
+    the luckiest as much as the best, and its value optimistic."""
+
+    top: int = Field(3, ge=1)
+    """So many trials, by their validation value in the search."""
+    seeds: int = Field(3, ge=1)
+    """With so many seeds each, whose mean decides."""
+
+
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -161,6 +171,9 @@ class Study(Settings):
     prune_after: float = Field(0.5, ge=0, le=1)
     """The share of its epochs that a trial of ``harness tune`` trains before it may be pruned, so that slow starters
     are not cut off; 1: none is pruned."""
+    confirm: Confirm | None = Confirm()
+    """How ``harness tune`` chooses among the best trials of a search, the same for every variant; null: the best one
+    is taken by its single run."""
     tuned: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """Data set -> variant -> what ``harness tune`` found there, set after all else."""
 

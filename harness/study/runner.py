@@ -30,7 +30,7 @@ from harness.study.worker import record_failure
 __all__ = ["Outcome", "Settings", "prepare", "queue_study", "run_study"]
 
 WIDENED = ("datasets", "seeds", "codes", "variants")
-WORDS = ("title", "question", "metrics", "tables", "search")
+WORDS = ("title", "question", "metrics", "tables", "search", "confirm")
 """Keys that decide no cell's result and no verdict, and may change between runs."""
 
 
