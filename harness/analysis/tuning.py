@@ -282,8 +282,8 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
     caption = (
         f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the "
         f"{'chosen' if any_confirmed else 'best'} point lies to the border of its space (0: on it, 0.5: in the "
-        "middle), for the parameter that is nearest. The best value is that of a single run, picked for being the best of many, "
-        f"and so optimistic.{_how_it_was_chosen(entries)}{starts}{_what_time_cut(entries)}"
+        "middle), for the parameter that is nearest. The best value is that of a single run, picked for being the best "
+        f"of many, and so optimistic.{_how_it_was_chosen(entries)}{starts}{_what_time_cut(entries)}"
     )
     less = "a smaller budget" if any(map(_in_seconds, entries)) else "fewer trials"
     mark = f"{MARK}: {less} than others; the comparison of what was found is not fair."

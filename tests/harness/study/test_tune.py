@@ -27,7 +27,15 @@ from harness.study.ledger import closed_ends, entry_of
 from harness.study.loading import load_study
 from harness.study.search import SEED, ask, first_trials, searches
 from harness.study.trials import (
-    Budget, Job, Searches, ValidationOnly, _Run, confirm_search, confirmed_of, finalists, run_search,
+    Budget,
+    Job,
+    Searches,
+    ValidationOnly,
+    _Run,
+    confirm_search,
+    confirmed_of,
+    finalists,
+    run_search,
 )  # fmt: skip
 from harness.tasks.retrieval import Retrieval
 
