@@ -70,7 +70,8 @@ def test_codes_of_a_file_have_one_draw(drawn, tmp_path):
     inputs = Inputs(None, tmp_path / "cache")
     log = make_cells(drawn(1), inputs)[0]
     items = inputs.log(log.dataset, log.arm.data).items[1:]
-    (tmp_path / "codes.json").write_text(json.dumps({str(item): [i % 8, i // 8] for i, item in enumerate(items)}))
+    tokens = {str(item): [f"<a_{i % 8}>", f"<b_{i // 8}>"] for i, item in enumerate(items)}
+    (tmp_path / "codes.json").write_text(json.dumps(tokens))
     study = drawn(2, items={"quantiser": {"kind": "file", "path": str(tmp_path / "codes.json"), "size": 8}})
     assert [c.draw for c in make_cells(study, inputs)] == [0] * 4
 
