@@ -143,7 +143,7 @@ def _test_notes(run: Run, tested: Mapping[Contrast, Comparison]) -> list[str]:
         said.append(f"Every corrected p holds for {looks} looks while seeds are added (Bonferroni).")
     if any(c.draws > 1 for c in tested.values()):
         said.append(
-            "Item codes were drawn several times, crossed with the seeds: where a variant has codes, intervals and p take "
+            "Item codes were drawn several times, crossed with the seeds: of variants with codes, intervals and p take "
             "both as samples (random effects, Cochran's t), so that they hold for new codes; such p are never exact."
         )
     if run.correction == "benjamini-hochberg":
