@@ -21,7 +21,6 @@ class Sampled:
 
     difference: float
     interval: tuple[float, float]
-
     standard_error: float
 
     def half_width(self, alpha: float) -> float:
