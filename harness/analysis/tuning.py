@@ -310,13 +310,12 @@ def _search(entry: dict[str, Any], lower: bool, knows_own: bool) -> dict[str, En
     if knows_own:
         own_value = None if own is None else own["value"]
         found["own"] = Entry(fixed(own_value, 4), own_value)
-    best = _best(entry, lower)
-    if best is None:
+    best, first = _best(entry, lower), best_in_search(entry, lower)
+    if best is None or first is None:
         nothing = Entry("–")
         return found | dict.fromkeys(("best", "confirmed", "best_trial", "border"), nothing)
     number = best["number"] + 1
-    highest = best_in_search(entry, lower)["value"]
-    found["best"] = Entry(fixed(highest, 4), highest)
+    found["best"] = Entry(fixed(first["value"], 4), first["value"])
     found["confirmed"] = mean_entry(confirmed_values(entry), 4)
     found["best_trial"] = Entry(f"{number}{' (own)' if best is own else ''}", number)
     distances = border_distance(entry, lower)
