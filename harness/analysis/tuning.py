@@ -14,9 +14,9 @@
 ``drawn`` is "own" (the study's own setting), "random" or "tpe"; ``state`` is "complete", "pruned" or "failed";
 ``value`` is the primary metric on validation, null where there is none. ``closed`` names the ends of a space beyond
 which the model takes no value. ``confirmed`` are the trainings of the ``confirm.top`` best trials with
-``confirm.seeds`` new seeds each, to the last epoch; the trial with the best mean is ``chosen``, and without any the
-best of the search. Where the cap of ``trials`` is null, seconds alone ended the search. Ledgers that were written
-before lack ``drawn``, ``closed``, ``first_pruning``, ``chosen``, ``confirm`` and ``confirmed``.
+``confirm.seeds`` new seeds each, to the last epoch; the trial with the best mean over these and its run in the search
+is ``chosen``, and without any the best of the search. Where the cap of ``trials`` is null, seconds alone ended the
+search. Ledgers that were written before lack ``drawn``, ``closed``, ``first_pruning``, ``chosen``, ``confirm`` and ``confirmed``.
 A variant of a tuned data set that has no entry was not tuned: it had no trial. The ledger tells of a run's cells only
 where they were trained with what it found; it need not be so, for a run may leave ``--tuned`` out, or be tuned again.
 """
@@ -222,8 +222,8 @@ def _how_it_was_chosen(entries: list[dict[str, Any]]) -> str:
     how = ", or ".join(f"the best {top} with {count(seeds, 'new seed')} each" for top, seeds in plans)
     some = "" if all(entry.get("confirmed") for entry in entries) else " where there are confirming runs"
     return (
-        f" So{some} {how} were trained again to the last epoch, and the best mean decided (confirmed: its mean ± "
-        "standard deviation; its epochs and seconds are counted)."
+        f" So{some} {how} were trained again to the last epoch, and the best mean over all runs of a setting decided "
+        "(confirmed: mean ± standard deviation over the new seeds; epochs and seconds of these runs are counted)."
     )
 
 

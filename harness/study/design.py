@@ -109,7 +109,7 @@ class Confirm(Settings):
     top: int = Field(3, ge=1)
     """So many trials, by their validation value in the search."""
     seeds: int = Field(3, ge=1)
-    """With so many seeds each, whose mean decides."""
+    """With so many new seeds each; the mean over these and the search's own run decides."""
 
 
 class Study(Settings):

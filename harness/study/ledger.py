@@ -45,7 +45,7 @@ def entry_of(
         )
     numbers = finalists(study, budget, trials)
     confirming = [run for run in runs if run["trial"] in numbers]
-    best = trials[_chosen(search, study, numbers, confirming)]
+    best = trials[_chosen(search, study, {number: trials[number]["value"] for number in numbers}, confirming)]
     return {
         "dataset": search.dataset,
         "variant": search.variant,
@@ -67,16 +67,20 @@ def entry_of(
     }
 
 
-def _chosen(search: Search, study: Study, numbers: list[int], runs: list[dict[str, Any]]) -> int:
-    """The number of the finalist with the best mean over its runs, or the best one of the search where none is run.
+def _chosen(search: Search, study: Study, finalists: dict[int, float], runs: list[dict[str, Any]]) -> int:
+    """The number of the finalist with the best mean over all of its runs, that of the search, whose value
+    ``finalists`` gives, among them; the best one of the search where none is confirmed.
 
     Raises:
         InputError: each of them failed with some seed.
     """
     if study.confirm is None:
-        return numbers[0]
-    values = {number: [run["value"] for run in runs if run["trial"] == number] for number in numbers}
-    means = {number: sum(found) / len(found) for number, found in values.items() if found and None not in found}
+        return next(iter(finalists))
+    means = {}
+    for number, first in finalists.items():
+        values = [run["value"] for run in runs if run["trial"] == number]
+        if values and None not in values:
+            means[number] = (first + sum(values)) / (1 + len(values))
     if not means:
         why = next((run["reason"] for run in runs if "reason" in run), "none was run")
         raise InputError(

@@ -2,7 +2,7 @@
 
 A trial resumes from its checkpoint, so a search that was killed ends as one that was not. A trial sees no test part:
 there is none in the split that it is given. Its value is the best validation value of its epochs. Once a search has
-spent its budget, its best trials are trained again with new seeds (the study's ``confirm``): what they show on average
+spent its budget, its best trials are trained again with new seeds (the study's ``confirm``): the mean over all runs
 decides, for the best of many single runs is lucky.
 """
 

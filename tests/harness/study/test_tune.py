@@ -329,7 +329,9 @@ def test_the_best_trials_are_trained_again_with_new_seeds(job, tmp_path):
     assert all(len(run["curve"]) == 4 for run in runs)  # none is pruned
     assert not list((job.place / search.id).glob("confirm-*"))  # no checkpoint is left
     entry = entry_of(search, job.study, job.budget, trials, runs)
-    means = {t["number"]: np.mean([r["value"] for r in runs if r["trial"] == t["number"]]) for t in done[:3]}
+    means = {
+        t["number"]: np.mean([t["value"], *(r["value"] for r in runs if r["trial"] == t["number"])]) for t in done[:3]
+    }
     assert entry["chosen"] == max(means, key=means.get)
     assert entry["best"] == trials[entry["chosen"]]["params"]
     # The same training as a trial's but for the seed: of the trials' own seed, the same value.
@@ -370,7 +372,7 @@ def test_how_one_is_chosen(job):
         return entry_of(search, study, job.budget, trials, found)["chosen"]
 
     assert finalists(job.study, job.budget, trials) == [1, 3, 0]
-    assert chosen([(1, 0.2, 1), (1, 0.3, 2), (3, 0.4, 1), (3, 0.4, 2), (0, 0.1, 1), (0, 0.8, 2)]) == 0
+    assert chosen([(1, 0.2, 1), (1, 0.3, 2), (3, 0.4, 1), (3, 0.4, 2), (0, 0.4, 1), (0, 0.9, 2)]) == 0  # .47, .43, .53
     assert chosen([(1, 0.2, 1), (3, 0.4, 1), (3, None, 2), (0, 0.1, 1)]) == 1  # one that fails with a seed is out
     assert chosen([], confirm=None) == 1
     with pytest.raises(InputError, match="none of the best trials"):
@@ -379,7 +381,8 @@ def test_how_one_is_chosen(job):
 
 @functools.cache
 def _components():
-    """Of the committed searches: standard deviations over settings, over seeds on validation, and on test."""
+    """Of the committed searches: standard deviations over settings and over seeds, the latter on validation and test
+    together, as five seeds know neither well."""
     run, found = load_run(RESULTS / "tuning"), []
     for entry in load_tuning(run):
         of_seed = [
@@ -387,22 +390,23 @@ def _components():
             for phase in ("valid", "test")
         ]
         values = [trial["value"] for trial in entry["trials"] if trial["value"] is not None]
-        found.append((np.sqrt(max(np.var(values, ddof=1) - of_seed[0] ** 2, 0)), *of_seed))
+        of_setting = np.sqrt(max(np.var(values, ddof=1) - of_seed[0] ** 2, 0))
+        found.append((of_setting, np.sqrt(np.mean(np.square(of_seed)))))
     return found
 
 
-def _false_positives(rng, studies, of_setting, on_validation, on_test, top, seeds):
+def _false_positives(rng, studies, of_setting, of_seed, top, seeds):
     """How often two arms that are the same method differ over 5 seeds, each tuned with 8 trials of the same settings
     and with luck of its own."""
     quality = rng.normal(0, of_setting, size=(studies, 8))
     arms = []
     for _ in range(2):
-        single = quality + rng.normal(0, on_validation, size=quality.shape)
+        single = quality + rng.normal(0, of_seed, size=quality.shape)
         best = np.argsort(-single, axis=1)[:, :top]  # (studies, top)
-        again = np.take_along_axis(quality, best, 1)
-        again = again + rng.normal(0, on_validation / np.sqrt(seeds), size=again.shape)
-        chosen = np.take_along_axis(best, again.argmax(1)[:, None], 1)
-        arms.append(np.take_along_axis(quality, chosen, 1) + rng.normal(0, on_test, size=(studies, 5)))
+        again = np.take_along_axis(quality, best, 1)[..., None] + rng.normal(0, of_seed, size=(studies, top, seeds))
+        means = np.concatenate([np.take_along_axis(single, best, 1)[..., None], again], axis=2).mean(2)
+        chosen = np.take_along_axis(best, means.argmax(1)[:, None], 1)
+        arms.append(np.take_along_axis(quality, chosen, 1) + rng.normal(0, of_seed, size=(studies, 5)))
     return np.mean(stats.ttest_rel(*arms, axis=1).pvalue <= 0.05)
 
 
@@ -411,12 +415,11 @@ def test_two_searches_for_one_method_seldom_differ():
     differ, however each is chosen."""
     how = Confirm()
     single, confirmed = (
-        [_false_positives(np.random.default_rng(0), 20_000, *sds, *plan) for sds in _components()]
-        for plan in ((1, 1), (how.top, how.seeds))
+        [_false_positives(np.random.default_rng(1), 200_000, *sds, *plan) for sds in _components()]
+        for plan in ((1, 0), (how.top, how.seeds))
     )
-    assert np.mean(confirmed) <= 0.07
-    assert max(confirmed) <= 0.08
-    assert np.mean(single) >= 0.10
+    assert max(confirmed) <= 0.07
+    assert min(single) >= 0.09
 
 
 def test_settings_that_exclude_each_other_are_a_failed_trial(job):
