@@ -16,7 +16,8 @@
 which the model takes no value. ``confirmed`` are the trainings of the ``confirm.top`` best trials with
 ``confirm.seeds`` new seeds each, to the last epoch; the trial with the best mean over these and its run in the search
 is ``chosen``, and without any the best of the search. Where the cap of ``trials`` is null, seconds alone ended the
-search. Ledgers that were written before lack ``drawn``, ``closed``, ``first_pruning``, ``chosen``, ``confirm`` and ``confirmed``.
+search. Ledgers that were written before lack ``drawn``, ``closed``, ``first_pruning``, ``chosen``, ``confirm`` and
+``confirmed``.
 A variant of a tuned data set that has no entry was not tuned: it had no trial. The ledger tells of a run's cells only
 where they were trained with what it found; it need not be so, for a run may leave ``--tuned`` out, or be tuned again.
 """

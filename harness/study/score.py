@@ -7,7 +7,7 @@ of its own, or a variant beside those of an earlier run, whose design stays as i
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.analysis.predictions import Outside, Truth, rank_predictions
+from harness.analysis.predictions import Outside, Truth, UnknownItems, rank_predictions
 from harness.analysis.rows import load_run
 from harness.analysis.run_files import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Evaluated, Split
+from harness.data.targets import known_of
 from harness.errors import InputError, nearest
 from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
 from harness.metrics.ranking import per_user
@@ -72,7 +73,14 @@ def design_of(study: Study | None, dataset: str, variant: str, seed: int, settin
     return parse(Study, design | rules | {"variants": {variant: {"model": MODEL}}}, f"predictions of '{variant}'")
 
 
-def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inputs, command: str) -> Scored:
+def score_alone(
+    predictions: Path,
+    study: Study,
+    folder: RunFolder,
+    inputs: Inputs,
+    command: str,
+    unknown_items: UnknownItems = "refuse",
+) -> Scored:
     """A run of its own for the one cell of ``study``, whose only variant is the outside system.
 
     ``command`` is what a reader of the report gives to have the run again.
@@ -87,7 +95,7 @@ def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inpu
         )
     ((dataset, variant, seed),) = ((d, v, s) for d in study.datasets for v in study.variants for s in study.seeds)
     log, split = inputs.split(dataset, study.data)
-    ranked = rank_predictions(predictions, truth_of(log, split))
+    ranked = _ranked(predictions, log, split, unknown_items)
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     folder.write_design(study, {"run": folder.path.name, "cells": [entry]})
     listed = [{**entry, "status": "finished"}]
@@ -104,6 +112,7 @@ def add_to_run(
     label: str | None,
     inputs: Inputs,
     command: str,
+    unknown_items: UnknownItems = "refuse",
 ) -> Scored:
     """A variant beside those of the run in ``folder``, or another seed of one that was added before.
 
@@ -136,7 +145,7 @@ def add_to_run(
     theirs = run.finished[run.finished["dataset"] == dataset]
     if len(theirs) and (theirs["log"].iloc[0], theirs["split"].iloc[0]) != (log.fingerprint, split.fingerprint):
         raise InputError(f"{folder.path} was made from another copy of '{dataset}' than the one found here")
-    ranked = rank_predictions(predictions, truth_of(log, split))
+    ranked = _ranked(predictions, log, split, unknown_items)
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     if label is not None or variant not in outside["variants"]:
         outside["variants"][variant] = added.model_dump(mode="json")
@@ -160,6 +169,16 @@ def truth_of(log: EventLog, split: Split, phase: Evaluated = "test") -> Truth:
     """What the split asks of a phase."""
     users, targets = split.targets(phase)
     return Truth(log.name, phase, log.users, log.items, log.offsets, log.item, users, targets)
+
+
+def _ranked(predictions: Path, log: EventLog, split: Split, unknown_items: UnknownItems) -> Outside:
+    """Rows like those of a trained cell."""
+    truth = truth_of(log, split)
+    ranked = rank_predictions(predictions, truth, unknown_items)
+    rows = ranked.rows
+    for name, counts in known_of(log, split, truth.target).items():
+        rows = rows.add_column(rows.column_names.index("score"), name, pa.array(counts, pa.int32()))
+    return replace(ranked, rows=rows)
 
 
 def _write(
