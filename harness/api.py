@@ -385,16 +385,14 @@ class Run:
         dataset: str | None,
         none: str = "nothing is there",
     ) -> pd.DataFrame:
-        """The frames of the cells one below the other, each led by its data set, variant and seed (and draw of the
-        codes, where there are several)."""
+        """The frames of the cells one below the other, each led by what names its cell."""
         import pandas as pd
 
         frames = []
         for cell in self._chosen(variant, seed, dataset).to_dict("records"):
             frame = read(cell["id"])
             if frame is not None:
-                draw = ("draw",) if self.data.draws_codes else ()
-                named = {key: cell[key] for key in ("dataset", "variant", "seed", *draw)}
+                named = {key: cell[key] for key in ("dataset", "variant", "seed", *["draw"] * self.data.draws_codes)}
                 frames.append(frame.assign(**named)[[*named, *frame.columns]])
         if not frames:
             raise InputError(f"{self.path}: {none}")

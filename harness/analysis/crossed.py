@@ -19,7 +19,7 @@ from harness.analysis.two_levels import Sampled, two_level_interval
 from harness.errors import InputError
 
 __all__ = [
-    "Crossed", "OverSeeds", "Replicate", "crossed_interval", "over_seeds_and_draws", "over_users_and_draws", "paired",
+    "Crossed", "OverSeeds", "Replicate", "crossed_interval", "over_draws", "over_users_and_draws", "paired",
 ]  # fmt: skip
 
 Replicate = tuple[int, int]
@@ -160,9 +160,7 @@ class OverSeeds(NamedTuple):
     note: str = ""
 
 
-def over_seeds_and_draws(
-    a: np.ndarray, b: np.ndarray, draws: int, margin: float | None, confidence: float
-) -> OverSeeds:
+def over_draws(a: np.ndarray, b: np.ndarray, draws: int, margin: float | None, confidence: float) -> OverSeeds:
     """The test of (S C,) values a and b, seed by seed with C ``draws`` each: random effects of seeds and of draws.
 
     There is no exact one: sign flips of the seeds would take the draws for all there are.

@@ -16,14 +16,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.crossed import OverSeeds, over_seeds_and_draws, over_users_and_draws
+from harness.analysis.crossed import OverSeeds, over_draws, over_users_and_draws
 from harness.analysis.two_levels import widened
 from harness.errors import InputError, nearest
 
@@ -150,10 +149,8 @@ def compare(
     users: np.ndarray | None = None,
     draws: int = 1,
 ) -> Comparison:
-    """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds.
-
-    ``draws``: so many values follow each other for each seed, one for each draw of the item codes, and all that is
-    said here of seeds holds for seeds and draws (:mod:`harness.analysis.crossed`).
+    """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds. With
+    ``draws`` of the item codes, so many values follow each other for each seed (:mod:`harness.analysis.crossed`).
 
     ``of_users``: the values are means over a sample of users, of whom ``users`` holds the (S, U) differences where
     they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
@@ -173,8 +170,7 @@ def compare(
     _check_options(test, confidence, margin)
     seeds, difference, mean_b = len(a) // draws, float((a - b).mean()), float(b.mean())
     scale = 100 / abs(mean_b) if mean_b else None
-    over_seeds = _over_seeds if draws == 1 else partial(over_seeds_and_draws, draws=draws)
-    found = over_seeds(a, b, margin=margin, confidence=confidence)
+    found = over_draws(a, b, draws, margin, confidence) if draws > 1 else _over_seeds(a, b, margin, confidence)
     both = over_users_and_draws(users, draws, confidence) if users is not None and seeds > 1 else None
     return _alone(
         Comparison(

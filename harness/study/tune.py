@@ -96,7 +96,8 @@ def _work(job: Job, found: list[Search], crew: Crew) -> None:
 
 def _cap(budget: Budget) -> str:
     trials = None if budget.trials is None else f"{budget.trials} trials"
-    return " and ".join(filter(None, [trials, budget.seconds and f"{budget.seconds:g} s at the most"]))
+    seconds = None if budget.seconds is None else f"{budget.seconds:g} s at the most"
+    return " and ".join(filter(None, [trials, seconds]))
 
 
 def _confirmation(job: Job) -> str:

@@ -27,9 +27,10 @@ class Variance(ReportTable):
             for arm, than in run.pairs:
                 wide = over_users_and_seeds(run, dataset, arm, than)
                 ids = tuple(run.ids(dataset, arm) + run.ids(dataset, than))
-                shares = [(fixed(100 * share, 0), 100 * share) for share in wide.shares] if wide else [("–", None)] * 3
                 error = wide.standard_error if wide else None
-                entries = [Entry(fixed(error, DIGITS), error, cells=ids), *(Entry(*s, cells=ids) for s in shares)]
+                percent = [100 * share for share in wide.shares] if wide else [None] * 3
+                entries = [Entry(fixed(error, DIGITS), error, cells=ids)]
+                entries += [Entry(fixed(share, 0), share, cells=ids) for share in percent]
                 group = dataset if len(run.datasets) > 1 else ""
                 lines.append(Line(*named(run, arm, than), tuple(entries), group))
         heads = (

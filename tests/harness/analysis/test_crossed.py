@@ -22,6 +22,7 @@ from harness.analysis.tables.differences import Differences
 from harness.analysis.tables.variance import Variance
 from harness.analysis.two_levels import two_level_interval
 from harness.analysis.verdicts import verdicts
+from harness.api import load_run as load_run_of_the_api
 from harness.errors import InputError
 
 VARIANTS = {
@@ -160,6 +161,8 @@ def test_the_tables_say_what_the_draws_do(drawn):
     assert "Incomplete" not in seeds
     assert any("crossed with the seeds" in note for note in differences.notes)
     assert drawn.metric_table().index.names == ["dataset", "variant", "seed", "draw"]
+    frame = load_run_of_the_api(drawn.path).rows("fair", seed=1)
+    assert frame.groupby("draw").size().to_dict() == {0: 80, 1: 80}
 
 
 def test_a_run_of_one_draw_has_no_table_of_variance(run):
