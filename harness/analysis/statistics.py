@@ -149,15 +149,13 @@ def compare(
     users: np.ndarray | None = None,
     draws: int = 1,
 ) -> Comparison:
-    """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds. With
-    ``draws`` of the item codes, so many values follow each other for each seed (:mod:`harness.analysis.crossed`).
+    """Compares methods A and B by (S,) values, one per seed in one order, or for each seed one per draw of the codes.
 
     ``of_users``: the values are means over a sample of users, of whom ``users`` holds the (S, U) differences where
-    they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
-    ``margin`` (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
+    known. Tests are two-sided. The verdict is "equivalent" if TOST places the difference within ``margin`` (in units of
+    the metric), be it significant or not, else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
     "undecided". Of means over users both need the two levels, seeds and users, to say so too; where only ``test``
-    rejects, it is "on these users only". A significant difference inside a stated margin is thus "equivalent": the
-    margin says that it does not matter.
+    rejects, it is "on these users only".
 
     Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
     difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
