@@ -26,8 +26,9 @@ def write_top_k(
     dataset: str | None = None,
     candidates: Candidates | None = None,
 ) -> int:
-    """Writes the best ``k`` items of each test user: ``dataset``, ``variant``, ``seed`` (and ``draw`` of the codes where
-    there are several), ``user``, ``rank`` (from 1), ``item`` and ``score``; returns how many rows. Each of variant, seed and data set that is None stands for all.
+    """Writes the best ``k`` items of each test user: ``dataset``, ``variant``, ``seed`` (and ``draw`` of the codes,
+    where there are several), ``user``, ``rank`` (from 1), ``item`` and ``score``; returns how many rows. Each of
+    variant, seed and data set that is None stands for all.
 
     ``candidates``: the protocol, by default the study's. `harness score` reads the file of one cell back.
 
