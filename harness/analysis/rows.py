@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harness.analysis.crossed import Replicate, paired
 from harness.analysis.run_files import CATALOGUES, LISTS, RunFiles, read_outside, remedy
 from harness.errors import InputError, nearest, shortened
 from harness.metrics import Evidence, Labels, find, lower_is_better
@@ -125,10 +126,11 @@ class Run(RunFiles):
     def metric_table(
         self, metrics: Iterable[str] | str | None = None, phase: str = "test", candidates: str | None = None
     ) -> pd.DataFrame:
-        """Means of each finished cell: index (dataset, variant, seed) in the design's order, a column per metric."""
+        """Means of each finished cell: index (dataset, variant, seed) in the design's order, a column per metric. Where
+        codes are drawn several times, the index has a fourth level ``draw``."""
         metrics = [metrics] if isinstance(metrics, str) else list(metrics or self.metrics)
         done = self.finished
-        index = pd.MultiIndex.from_frame(done[["dataset", "variant", "seed"]])
+        index = pd.MultiIndex.from_frame(done[["dataset", "variant", "seed", *(["draw"] if self.draws_codes else [])]])
         values = {m: [self.metric(cell, m, phase, candidates) for cell in done["id"]] for m in metrics}
         return pd.DataFrame(values, index=index, columns=metrics, dtype=float)
 
@@ -147,22 +149,30 @@ class Run(RunFiles):
         return self._keep(("gauc users", cell), lambda: users_of_gauc(self.evidence(cell).labels))
 
     def by_seed(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[int, float]:
-        """Seed -> value of a metric, of the finished cells."""
-        cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
-        return {seed: self.metric(cell, metric, **options) for seed, cell in cells}
+        """Seed -> value of a metric, of the finished cells; the mean where a seed has several draws of the codes."""
+        found: dict[int, list[float]] = {}
+        for (seed, _), value in self.by_replicate(dataset, variant, metric, **options).items():
+            found.setdefault(seed, []).append(value)
+        return {seed: values[0] if len(values) == 1 else float(np.mean(values)) for seed, values in found.items()}
+
+    def by_replicate(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[Replicate, float]:
+        """Seed and draw of the codes -> value of a metric, of the finished cells."""
+        cells = zip(self.replicates(dataset, variant), self.ids(dataset, variant), strict=True)
+        return {replicate: self.metric(cell, metric, **options) for replicate, cell in cells}
 
     def differences(
         self, dataset: str, arm: str, than: str, metric: str, phase: str = "test", candidates: str | None = None
     ) -> np.ndarray:
         """(U, S) per-user differences arm - than, over the seeds that both have; (0, 0) where there are none, or the
-        metric is no mean over users.
+        metric is no mean over users. Where codes are drawn C times, (U, S C), the draws of a seed side by side.
 
         Raises:
             InputError: the two were not evaluated on the same users in the same order.
         """
-        ours = dict(zip(self.seeds(dataset, arm), self.ids(dataset, arm), strict=True))
-        theirs = dict(zip(self.seeds(dataset, than), self.ids(dataset, than), strict=True))
-        pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        ours = dict(zip(self.replicates(dataset, arm), self.ids(dataset, arm), strict=True))
+        theirs = dict(zip(self.replicates(dataset, than), self.ids(dataset, than), strict=True))
+        replicates = paired(ours, theirs, self.draws(dataset, arm), self.draws(dataset, than))[0]
+        pairs = [(ours[one], theirs[other]) for one, other in replicates]
         self.check_same_users([cell for pair in pairs for cell in pair], phase)
         columns = []
         for pair in pairs:

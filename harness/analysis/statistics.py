@@ -16,13 +16,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.two_levels import two_level_interval, widened
+from harness.analysis.crossed import OverSeeds, over_draws, over_users_and_draws
+from harness.analysis.two_levels import widened
 from harness.errors import InputError, nearest
 
 __all__ = [
@@ -107,6 +108,8 @@ class Comparison:
     """"none" or one of :data:`CORRECTIONS`."""
     alpha: float = 0.05
     verdict: Verdict = "undecided"
+    draws: int = 1
+    """Draws of the item codes that each seed was compared with."""
 
     def reversed(self) -> Comparison:
         """The same comparison as B against A; every p and the family stay."""
@@ -144,15 +147,15 @@ def compare(
     test: Test = "t",
     of_users: bool = False,
     users: np.ndarray | None = None,
+    draws: int = 1,
 ) -> Comparison:
-    """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds.
+    """Compares methods A and B by (S,) values, one per seed in one order, or for each seed one per draw of the codes.
 
     ``of_users``: the values are means over a sample of users, of whom ``users`` holds the (S, U) differences where
-    they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
-    ``margin`` (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
+    known. Tests are two-sided. The verdict is "equivalent" if TOST places the difference within ``margin`` (in units of
+    the metric), be it significant or not, else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
     "undecided". Of means over users both need the two levels, seeds and users, to say so too; where only ``test``
-    rejects, it is "on these users only". A significant difference inside a stated margin is thus "equivalent": the
-    margin says that it does not matter.
+    rejects, it is "on these users only".
 
     Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
     difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
@@ -163,10 +166,10 @@ def compare(
     """
     a, b = _paired(a, b)
     _check_options(test, confidence, margin)
-    seeds, difference, mean_b = len(a), float((a - b).mean()), float(b.mean())
+    seeds, difference, mean_b = len(a) // draws, float((a - b).mean()), float(b.mean())
     scale = 100 / abs(mean_b) if mean_b else None
-    found = _over_seeds(a, b, margin, confidence)
-    both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
+    found = over_draws(a, b, draws, margin, confidence) if draws > 1 else _over_seeds(a, b, margin, confidence)
+    both = over_users_and_draws(users, draws, confidence) if users is not None and seeds > 1 else None
     return _alone(
         Comparison(
             seeds=seeds,
@@ -191,6 +194,7 @@ def compare(
             p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
             test=test,
             note=found.note,
+            draws=draws,
         )
     )
 
@@ -211,33 +215,22 @@ def _probability_better(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.mannwhitneyu(a, b).statistic) / len(a) ** 2
 
 
-class _OverSeeds(NamedTuple):
-    """What the seeds alone say; None for a number that does not exist, and ``note`` why."""
-
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    p_exact: float | None = None
-    d_z: float | None = None
-    p_equivalence: float | None = None
-    note: str = ""
-
-
-def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float) -> _OverSeeds:
+def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float) -> OverSeeds:
     differences = a - b
     if len(a) == 1:
-        return _OverSeeds(note="one seed: no test and no interval")
+        return OverSeeds(note="one seed: no test and no interval")
     if not differences.any():
         note = "identical in every seed: what was varied had no effect at all"
-        return _OverSeeds((0.0, 0.0), 1.0, 1.0, p_equivalence=0.0 if margin else None, note=note)
+        return OverSeeds((0.0, 0.0), 1.0, 1.0, p_equivalence=0.0 if margin else None, note=note)
     if _constant(differences, a, b):
         if _constant(a, a, b):
-            return _OverSeeds(note="neither arm varies over seeds: copies of one run, no replication and no test")
+            return OverSeeds(note="neither arm varies over seeds: copies of one run, no replication and no test")
         p = _sign_flip(differences)
         note = "the same difference in every seed: t has no denominator, p is the sign-flip test's"
-        return _OverSeeds(p=p, p_exact=p, note=note)
+        return OverSeeds(p=p, p_exact=p, note=note)
     student = stats.ttest_rel(a, b)
     bounds = student.confidence_interval(confidence)
-    return _OverSeeds(
+    return OverSeeds(
         interval=(float(bounds.low), float(bounds.high)),
         p=float(student.pvalue),
         p_exact=_sign_flip(differences),

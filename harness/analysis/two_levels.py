@@ -12,32 +12,25 @@ from scipy import optimize, stats
 
 from harness.errors import InputError, nearest
 
-__all__ = ["TwoLevel", "two_level_interval", "widened"]
+__all__ = ["Sampled", "TwoLevel", "two_level_interval", "widened"]
 
 
 @dataclass(frozen=True)
-class TwoLevel:
-    """The mean difference with users and seeds both taken as samples."""
+class Sampled:
+    """A mean difference with an interval for new seeds, users or codes, and the p that belong to it."""
 
     difference: float
     interval: tuple[float, float]
     standard_error: float
-    seed_error: float
-    """The standard error that the seeds alone give: the paired t-test's."""
-    seed_share: float
-    """Share of the random-effects variance that more seeds would shrink and more users alone would not, 0 to 1."""
-    seeds: int
-    users: int
-    confidence: float
-    method: str
 
     def half_width(self, alpha: float) -> float:
-        """Of the interval at confidence 1 - alpha, by random effects."""
-        # The stubs know isf of one number alone.
-        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seeds - 1, self.users - 1])  # type: ignore[misc]
-        half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
-        # The averaged quantile can fall faster than a small user effect adds to the error.
-        return float(max(half, over_seeds * self.seed_error))
+        """Of the interval at confidence 1 - alpha."""
+        raise NotImplementedError
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of the variance of the mean, what more seeds, more draws of the codes and more users would shrink."""
+        raise NotImplementedError
 
     def p(self, value: float = 0.0) -> float:
         """Two-sided p of a true mean of ``value``: where the interval's end touches it."""
@@ -55,7 +48,33 @@ class TwoLevel:
         return half if abs(self.difference) < margin else 1 - half
 
 
-def widened(p: float | None, wide: TwoLevel | None, margin: float | None) -> float | None:
+@dataclass(frozen=True)
+class TwoLevel(Sampled):
+    """The mean difference with users and seeds both taken as samples."""
+
+    seed_error: float
+    """The standard error that the seeds alone give: the paired t-test's."""
+    seed_share: float
+    """Share of the random-effects variance that more seeds would shrink and more users alone would not, 0 to 1."""
+    seeds: int
+    users: int
+    confidence: float
+    method: str
+
+    def half_width(self, alpha: float) -> float:
+        """Of the interval at confidence 1 - alpha, by random effects."""
+        # The stubs know isf of one number alone.
+        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seeds - 1, self.users - 1])  # type: ignore[misc]
+        half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
+        # The averaged quantile can fall faster than a small user effect adds to the error.
+        return float(max(half, over_seeds * self.seed_error))
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        return self.seed_share, 0.0, 1 - self.seed_share
+
+
+def widened(p: float | None, wide: Sampled | None, margin: float | None) -> float | None:
     """The p of a test of equivalence over seeds, made to hold for new users too; None where no user is known."""
     if p is None or margin is None:
         return p

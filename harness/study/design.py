@@ -20,7 +20,7 @@ from harness.settings import Settings, parse
 from harness.trackers import find_tracker
 from harness.training_config import Budget
 
-__all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
+__all__ = ["NAME", "Confirm", "Space", "Study", "Variant", "checked_names"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
 MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
@@ -28,7 +28,7 @@ MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
 LONGEST_NAME = 100
 OWN_TABLES = (
     *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
-    *("published", "tuning", "cost"),
+    *("published", "tuning", "cost", "variance"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
@@ -106,6 +106,16 @@ class Space(Settings):
         return low <= value <= high and (not self.whole or float(value).is_integer())
 
 
+class Confirm(Settings):
+    """The best trials of a search, trained again with new seeds before one is chosen: the best of many single runs is
+    the luckiest as much as the best, and its value optimistic."""
+
+    top: int = Field(3, ge=1)
+    """So many trials, by their validation value in the search."""
+    seeds: int = Field(3, ge=1)
+    """With so many new seeds each; the mean over these and the search's own run decides."""
+
+
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -117,6 +127,9 @@ class Study(Settings):
     """Data set -> what is set differently there; a plain list of names will do."""
     seeds: tuple[int, ...]
     """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
+    codes: int = Field(1, ge=1)
+    """How often item codes are drawn: each seed trains with each draw, so that verdicts hold for new codes too. The
+    draw gives the seed of whatever is random in making codes; models without codes, or with a file's, have one."""
     control: str | None = None
     """The variant that the others are compared with."""
     contrasts: Literal["all-pairs"] | tuple[tuple[str, str], ...] = ()
@@ -167,6 +180,9 @@ class Study(Settings):
     prune_after: float = Field(0.5, ge=0, le=1)
     """The share of its epochs that a trial of ``harness tune`` trains before it may be pruned, so that slow starters
     are not cut off; 1: none is pruned."""
+    confirm: Confirm | None = Confirm()
+    """How ``harness tune`` chooses among the best trials of a search, the same for every variant; null: the best one
+    is taken by its single run."""
     tuned: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """Data set -> variant -> what ``harness tune`` found there, set after all else."""
 
@@ -261,6 +277,8 @@ class Study(Settings):
         if self.control in self.references:
             raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
         self._check_contrasts()
+        if self.codes > 1 and self.test != "t":
+            raise ValueError(f"codes: {self.codes} needs test: t, as '{self.test}' over seeds knows nothing of draws")
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")

@@ -56,7 +56,7 @@ def task_data(study: Study, cell: Cell, inputs: Inputs, device: str) -> TaskData
 
 def build_model(cell: Cell, data: TaskData, inputs: Inputs) -> Recommender:
     """The cell's model with the weights that its seed gives it."""
-    codes = inputs.codes(cell.dataset, cell.arm)
+    codes = inputs.codes(cell.dataset, cell.arm, cell.draw)
     schema = data.schema(codes.codes, codes.sizes) if codes else data.schema()
     torch.manual_seed(cell.seed)
     return cell.arm.model(cell.arm.config, schema).to(data.device)

@@ -141,6 +141,11 @@ def _test_notes(run: Run, tested: Mapping[Contrast, Comparison]) -> list[str]:
     said = [f"{', '.join(where)}: {note}." for note, where in notes.items()]
     if (looks := looks_corrected_for(run)) > 1:
         said.append(f"Every corrected p holds for {looks} looks while seeds are added (Bonferroni).")
+    if any(c.draws > 1 for c in tested.values()):
+        said.append(
+            "Item codes were drawn several times, crossed with the seeds: of variants with codes, intervals and p take "
+            "both as samples (random effects, Cochran's t), so that they hold for new codes; such p are never exact."
+        )
     if run.correction == "benjamini-hochberg":
         said.append(
             "Benjamini-Hochberg's correction is for exploration: of the differences that it finds, 5 % at the most are "
