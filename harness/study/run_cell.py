@@ -218,6 +218,7 @@ def _fitted_before(cell: Path, model: Recommender) -> Fitted:
     """The training of a finished cell, its weights put into ``model``."""
     load_weights(model, cell / "model.safetensors")
     outcome = read_json(cell / "cell.json", shapes.Card, CELL_REMEDY)["outcome"]
-    history = read_csv(cell / "history.csv", CELL_REMEDY, dtype=str, keep_default_na=False).to_dict("records")
+    lines = read_csv(cell / "history.csv", CELL_REMEDY, dtype=str, keep_default_na=False).to_dict("records")
+    history = [{str(name): value for name, value in line.items()} for line in lines]
     cost = read_json(cell / "cost.json", shapes.Cost, CELL_REMEDY)
     return Fitted(outcome["best_epoch"], outcome["epochs"], outcome["stopped"], history, cost)
