@@ -59,7 +59,7 @@ class Split:
         """(E,) users and (E,) positions of all events of a part, in the log's order."""
         return self._events(phase, 0, len(self.offsets) - 1)
 
-    def pieces(self, phase: Phase, size: int = 1 << 21) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def pieces(self, phase: Phase, size: int = 1 << 20) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """What :meth:`events` gives, in pieces of whole users and about ``size`` events: for what need not have all of
         them in memory at once."""
         start, end = self.bounds(phase)
