@@ -50,6 +50,14 @@ def real() -> Callable[..., Path]:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs are cached as for a user, but in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

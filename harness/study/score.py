@@ -22,7 +22,7 @@ from harness.analysis.run_files import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Evaluated, Split
-from harness.data.targets import TargetKnowledge
+from harness.data.targets import known_of
 from harness.errors import InputError, nearest
 from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
 from harness.metrics.ranking import per_user
@@ -175,10 +175,9 @@ def _ranked(predictions: Path, log: EventLog, split: Split, unknown_items: Unkno
     """Rows like those of a trained cell."""
     truth = truth_of(log, split)
     ranked = rank_predictions(predictions, truth, unknown_items)
-    known = TargetKnowledge(log, split)
-    rows, place = ranked.rows, ranked.rows.column_names.index("score")
-    for name, counts in (("target_follows", known.follows), ("target_events", known.events)):
-        rows = rows.add_column(place, name, pa.array(counts(truth.target), pa.int32()))
+    rows = ranked.rows
+    for name, counts in known_of(log, split, truth.target).items():
+        rows = rows.add_column(rows.column_names.index("score"), name, pa.array(counts, pa.int32()))
     return replace(ranked, rows=rows)
 
 
