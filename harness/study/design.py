@@ -144,8 +144,9 @@ class Study(Settings):
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
-    test: Literal["t", "exact", "wilcoxon"] = "t"
-    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
+    test: Literal["t", "exact", "wilcoxon", "pooled"] = "t"
+    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, Wilcoxon's, or the
+    t-test with one variance of all arms (block ANOVA), where a check finds these alike; else it is the paired one."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
     looks: int = Field(1, ge=1)
