@@ -243,6 +243,8 @@ class Study(Settings):
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
+        if self.task != "retrieval" and self.data.targets != "last":
+            raise ValueError("'data.targets' is for retrieval; action prediction predicts every event: leave it out")
         for name in self.measured:
             if self.task not in find_probe(name).tasks and name in self.probes:
                 raise ValueError(f"probe '{name}' does not measure models of task '{self.task}'; leave it out")

@@ -287,7 +287,7 @@ def _pooled_and_paired(
     return found
 
 
-@pytest.mark.parametrize(("first", "last"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3)])
+@pytest.mark.parametrize(("first", "last"), [(1, 1), (2, 1), (3, 1), (1, 3)])
 @pytest.mark.parametrize("seeds", [5, 8])
 def test_false_positives_of_the_pooled_test(seeds, first, last, monkeypatch):
     """Of a family of seven, with the control or one arm that varies up to thrice as much as the others."""
@@ -295,13 +295,13 @@ def test_false_positives_of_the_pooled_test(seeds, first, last, monkeypatch):
     scale = np.ones(ARMS)
     scale[0], scale[-1] = first, last
     rng = np.random.default_rng(100 * seeds + 10 * first + last)
-    adjusted, _ = _pooled_and_paired(rng, 1000, seeds, scale)
+    adjusted, _ = _pooled_and_paired(rng, 500, seeds, scale)
     bound = 0.06 if first == last else 0.07
-    assert (adjusted.min(axis=1) <= 0.05).mean() <= bound + 2 * np.sqrt(bound * (1 - bound) / 1000)
+    assert (adjusted.min(axis=1) <= 0.05).mean() <= bound + 2 * np.sqrt(bound * (1 - bound) / 500)
 
 
 def test_the_pooled_test_sees_more(monkeypatch):
     monkeypatch.setattr(pooled, "DRAWS", 199)
-    adjusted = _pooled_and_paired(np.random.default_rng(0), 500, 5, np.ones(ARMS), effect=2.5)
+    adjusted = _pooled_and_paired(np.random.default_rng(0), 300, 5, np.ones(ARMS), effect=2.5)
     with_pooling, paired = (adjusted[..., 0] <= 0.05).mean(axis=1)
     assert with_pooling > paired + 0.1
