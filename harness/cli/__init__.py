@@ -36,6 +36,7 @@ for command in (
     reading.trace,
     reading.claims,
     using.compare,
+    using.across,
     using.recommend,
     scoring.score,
     running.worker,

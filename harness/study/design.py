@@ -23,7 +23,7 @@ __all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 OWN_TABLES = (
-    *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
+    *("differences", "datasets", "references", "relative", "per-action", "candidates", "history-length", "targets"),
     *("published", "tuning", "cost"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
