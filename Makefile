@@ -4,8 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 2
+# Neighbouring tests share what they wait for, so each process takes a stretch of them.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: install ablations smoke test coverage types lint clean
+.PHONY: install ablations smoke test test-slow test-all coverage types lint clean
 
 install: $(VENV)/.installed
 
@@ -26,12 +28,18 @@ ablations: install
 smoke: install
 	$(BIN)/harness run --study ablations --preset smoke --out runs
 
+# In minutes; with the long simulations and property tests, test-all takes twice as long.
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_OPTIONS)
+	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
+
+test-slow: install
+	$(PYTEST) -m slow $(PYTEST_OPTIONS)
+
+test-all: test test-slow
 
 # The tests with what they reach, subprocesses included: a table here, the lines in build/coverage/index.html.
 coverage: install
-	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_OPTIONS)
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_OPTIONS)
 
 types: install
 	$(BIN)/python -m mypy

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError, nearest
@@ -40,6 +39,8 @@ class Registry:
         Raises:
             InputError: two packages register different things under one name.
         """
+        from importlib.metadata import entry_points
+
         found: dict[str, str] = {}
         for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value)):
             if found.setdefault(point.name, point.value) != point.value:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forks import run_forked
+
 Harness = Callable[..., subprocess.CompletedProcess]
 
 STUDY = """
@@ -53,15 +55,7 @@ def _one_thread() -> None:
 
 
 def run_harness(folder: Path, *words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "harness.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=folder,
-        env=harness_environment(folder) | (env or {}),
-        check=False,
-    )
+    return run_forked(folder, [*map(str, words)], harness_environment(folder) | (env or {}), seconds=300)
 
 
 def harness_environment(folder: Path) -> dict[str, str]:
@@ -88,7 +82,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:
-    """Runs the command line in a process of its own, its results below ``tmp_path / "out"``."""
+    """Runs the command line in a fork, its results below ``tmp_path / "out"``."""
     return functools.partial(run_harness, tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_unknown_names_are_refused(name, message):
 
 def test_a_name_that_stands_for_two_models_is_refused(monkeypatch):
     both = [EntryPoint("mine", f"{place}:Model", "harness.models") for place in ("here", "there")]
-    monkeypatch.setattr("harness.registry.entry_points", lambda group: both)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: both)
     with pytest.raises(InputError, match="registered twice, as here:Model and there:Model"):
         model_names()
 
@@ -209,7 +209,7 @@ def test_a_table_and_a_figure_of_an_installed_package_stand_in_the_report(site, 
     table = pd.read_csv(run / "tables" / "seeds.csv").set_index("label")
     main = pd.read_csv(run / "tables" / "main.csv")
     assert (table["Seeds"] == 2).all()
-    assert table["Lowest"].to_numpy() <= pytest.approx(main.filter(regex="ndcg@10$").to_numpy().ravel())
+    assert (table["Lowest"].to_numpy() <= main.filter(regex="ndcg@10$").to_numpy().ravel() + 1e-9).all()
     assert all((run / "figures" / name).is_file() for name in ("dots.png", "dots.pdf", "column/dots.pdf"))
     # What can't be loaded, or is of another kind, is one line each; the report is there all the same.
     assert done.returncode == 1
