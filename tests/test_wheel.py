@@ -70,11 +70,8 @@ def installed(wheel, tmp_path_factory) -> Path:
 def test_it_holds_one_package_and_all_of_it(wheel, clone):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in names} == {"harness"}
-    sources = [
-        path
-        for path in clone.rglob("*")
-        if path.suffix in {".py", ".yaml", ".html", ".css", ".js"} and "build" not in path.parts
-    ]
+    kinds = {".py", ".yaml", ".html", ".css", ".js"}
+    sources = [path for path in clone.rglob("*") if path.suffix in kinds and "build" not in path.parts]
     expected = {
         path.relative_to(clone).as_posix()
         if path.is_relative_to(clone / "harness")

@@ -7,7 +7,7 @@ of its own, or a variant beside those of an earlier run, whose design stays as i
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from harness.analysis.run_files import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Evaluated, Split
+from harness.data.targets import TargetKnowledge
 from harness.errors import InputError, nearest
 from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
 from harness.metrics.ranking import per_user
@@ -87,7 +88,7 @@ def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inpu
         )
     ((dataset, variant, seed),) = ((d, v, s) for d in study.datasets for v in study.variants for s in study.seeds)
     log, split = inputs.split(dataset, study.data)
-    ranked = rank_predictions(predictions, truth_of(log, split))
+    ranked = _ranked(predictions, log, split)
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     folder.write_design(study, {"run": folder.path.name, "cells": [entry]})
     listed = [{**entry, "status": "finished"}]
@@ -136,7 +137,7 @@ def add_to_run(
     theirs = run.finished[run.finished["dataset"] == dataset]
     if len(theirs) and (theirs["log"].iloc[0], theirs["split"].iloc[0]) != (log.fingerprint, split.fingerprint):
         raise InputError(f"{folder.path} was made from another copy of '{dataset}' than the one found here")
-    ranked = rank_predictions(predictions, truth_of(log, split))
+    ranked = _ranked(predictions, log, split)
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     if label is not None or variant not in outside["variants"]:
         outside["variants"][variant] = added.model_dump(mode="json")
@@ -160,6 +161,17 @@ def truth_of(log: EventLog, split: Split, phase: Evaluated = "test") -> Truth:
     """What the split asks of a phase."""
     users, targets = split.targets(phase)
     return Truth(log.name, phase, log.users, log.items, log.offsets, log.item, users, targets)
+
+
+def _ranked(predictions: Path, log: EventLog, split: Split) -> Outside:
+    """Rows like those of a trained cell."""
+    truth = truth_of(log, split)
+    ranked = rank_predictions(predictions, truth)
+    known = TargetKnowledge(log, split)
+    rows, place = ranked.rows, ranked.rows.column_names.index("score")
+    for name, counts in (("target_follows", known.follows), ("target_events", known.events)):
+        rows = rows.add_column(place, name, pa.array(counts(truth.target), pa.int32()))
+    return replace(ranked, rows=rows)
 
 
 def _write(

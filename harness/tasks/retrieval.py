@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.data.batches import Windows
 from harness.data.splits import Evaluated
+from harness.data.targets import TargetKnowledge
 from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender, Task
 from harness.metrics import find
@@ -57,26 +58,8 @@ class Retrieval(TaskData):
         return Windows(users, start, targets, targets - 1)
 
     @functools.cached_property
-    def _popularity(self) -> np.ndarray:
-        """(I + 1,) events of each item in the training part."""
-        return np.bincount(self.log.item[self.split.events("train")[1]], minlength=len(self.log.items))
-
-    @functools.cached_property
-    def _transitions(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs of items that follow each other in training, as ascending numbers, and how often they do."""
-        users, events = self.split.events("train")
-        items, same = self.log.item[events].astype(np.int64), users[1:] == users[:-1]
-        return np.unique((items[:-1] * len(self.log.items) + items[1:])[same], return_counts=True)
-
-    def _followed(self, windows: Windows) -> np.ndarray:
-        """(R,) how often, in the training part, the target directly followed the last item before it, of any user."""
-        pairs, counts = self._transitions
-        last, target = (self.log.item[place].astype(np.int64) for place in (windows.end - 1, windows.end))
-        wanted = last * len(self.log.items) + target
-        if not len(pairs):
-            return np.zeros(len(wanted), np.int64)
-        place = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
-        return np.where(pairs[place] == wanted, counts[place], 0)
+    def _knowledge(self) -> TargetKnowledge:
+        return TargetKnowledge(self.log, self.split)
 
     @property
     def chunk(self) -> int:
@@ -121,8 +104,8 @@ class Retrieval(TaskData):
                 **{f"rank_{n}": pa.array(rank[n], pa.float64(), from_pandas=True).cast("int32") for n in PROTOCOLS},
                 **{f"length_{n}": pa.array(length[n], pa.int32()) for n in PROTOCOLS},
                 "history": pa.array(windows.end - self.log.offsets[windows.user], pa.int32()),
-                "target_events": pa.array(self._popularity[self.log.item[windows.end]], pa.int32()),
-                "target_follows": pa.array(self._followed(windows), pa.int32()),
+                "target_events": pa.array(self._knowledge.events(windows.end), pa.int32()),
+                "target_follows": pa.array(self._knowledge.follows(windows.end), pa.int32()),
                 "score": pa.array(score, pa.float32(), from_pandas=True),
             }
         )
