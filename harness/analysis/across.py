@@ -61,7 +61,8 @@ def places_of(runs: Sequence[Run]) -> dict[str, Place]:
     Raises:
         InputError: runs with other variants, pairs, metric or task than the first; a data set that stands in two.
     """
-    first, places = runs[0], {}
+    first = runs[0]
+    places: dict[str, Place] = {}
     for run in runs:
         for what, ours, theirs in (
             ("task", first.task, run.task),

@@ -34,6 +34,12 @@ class OverSeeds(NamedTuple):
 def over_seeds(
     a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float, pooled: Pooled | None = None
 ) -> OverSeeds:
+    """What the (S,) values of A and B, paired by seed, say.
+
+    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
+    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
+    all are copies of one run, so they have no p. One seed has no test.
+    """
     differences = a - b
     if len(a) == 1:
         return OverSeeds(note="one seed: no test and no interval")

@@ -90,11 +90,7 @@ def rank_predictions(path: str | Path, truth: Truth) -> Outside:
             a score that is not finite, ranks that are not 1 to n, or a user of the phase who is not in the file.
     """
     path = Path(path)
-    if len(np.unique(truth.who)) < len(truth.who):
-        raise InputError(
-            f"{path}: the study ranks every {truth.phase} event of a user, each from the events before it, and a file "
-            "has one list per user; set data.targets to first or last"
-        )
+    _check_one_target_each(path, truth)
     lists = _read(path)
     user = _codes(path, lists.user, truth.users, f"user of '{truth.name}'", lists.where)
     item = 1 + _codes(path, lists.item, truth.items[1:], f"item of '{truth.name}'", lists.where)
@@ -160,6 +156,14 @@ def _notes(truth: Truth, rows: pa.Table, known: np.ndarray, repeats: bool) -> li
             "are those among unseen ones, and flatter it"
         )
     return notes
+
+
+def _check_one_target_each(path: Path, truth: Truth) -> None:
+    if len(np.unique(truth.who)) < len(truth.who):
+        raise InputError(
+            f"{path}: the study ranks every {truth.phase} event of a user, each from the events before it, and a file "
+            "has one list per user; set data.targets to first or last"
+        )
 
 
 def _check_everyone(path: Path, truth: Truth, known: np.ndarray) -> None:

@@ -21,9 +21,9 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import stats
 
-from harness.analysis.over_seeds import ENUMERATED, over_seeds
+from harness.analysis.over_seeds import ENUMERATED, OverSeeds, over_seeds
 from harness.analysis.pooled import Pooled
-from harness.analysis.two_levels import two_level_interval, widened
+from harness.analysis.two_levels import TwoLevel, two_level_interval, widened
 from harness.errors import InputError, nearest
 
 __all__ = [
@@ -159,10 +159,6 @@ def compare(
     ``pooled``: the variance that all arms of the data set share. Intervals, ``test: pooled``, TOST and the two levels
     take it in place of the pair's own; without it ``test: pooled`` is the paired t-test.
 
-    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
-    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
-    all are copies of one run, so they have no p. One seed has no test.
-
     Raises:
         InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
     """
@@ -172,38 +168,40 @@ def compare(
     scale = 100 / abs(mean_b) if mean_b else None
     found = over_seeds(a, b, margin, confidence, pooled)
     test = "t" if test == "pooled" and found.p_pooled is None else test
-    both = (
-        two_level_interval(users, confidence=confidence, pooled=found.pooled)
-        if users is not None and seeds > 1
-        else None
+    both = _for_new_users(users, found, confidence)
+    c = Comparison(
+        seeds=seeds,
+        mean_a=float(a.mean()),
+        mean_b=mean_b,
+        difference=difference,
+        percent=scale * difference if scale else None,
+        higher_is_better=higher_is_better,
+        confidence=confidence,
+        interval=found.interval,
+        interval_percent=_scaled(found.interval, scale),
+        of_users=of_users,
+        interval_users=both.interval if both else None,
+        p_users=both.p() if both and found.p is not None else None,
+        p=found.p,
+        p_exact=found.p_exact,
+        # Its warning stands beside the tables; a copied run has no p by any test.
+        p_wilcoxon=wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None,
+        p_pooled=found.p_pooled,
+        d_z=found.d_z,
+        probability_a_better=_probability_better(a, b) if higher_is_better else _probability_better(b, a),
+        margin=margin,
+        p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
+        test=test,
+        note=found.note,
     )
-    return _alone(
-        Comparison(
-            seeds=seeds,
-            mean_a=float(a.mean()),
-            mean_b=mean_b,
-            difference=difference,
-            percent=scale * difference if scale else None,
-            higher_is_better=higher_is_better,
-            confidence=confidence,
-            interval=found.interval,
-            interval_percent=_scaled(found.interval, scale),
-            of_users=of_users,
-            interval_users=both.interval if both else None,
-            p_users=both.p() if both and found.p is not None else None,
-            p=found.p,
-            p_exact=found.p_exact,
-            # Its warning stands beside the tables; a copied run has no p by any test.
-            p_wilcoxon=wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None,
-            p_pooled=found.p_pooled,
-            d_z=found.d_z,
-            probability_a_better=_probability_better(a, b) if higher_is_better else _probability_better(b, a),
-            margin=margin,
-            p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
-            test=test,
-            note=found.note,
-        )
-    )
+    return _alone(c)
+
+
+def _for_new_users(users: np.ndarray | None, found: OverSeeds, confidence: float) -> TwoLevel | None:
+    """What the (S, U) differences say of new seeds and new users; None where no user's are known, or of one seed."""
+    if users is None or len(users) < 2:
+        return None
+    return two_level_interval(users, confidence=confidence, pooled=found.pooled)
 
 
 def _alone(c: Comparison) -> Comparison:
