@@ -101,6 +101,7 @@ class RunOptions(TypedDict, total=False):
     storage: str | None
     data_root: str | Path | None
     retry_failed: bool
+    continue_training: bool
 
 
 def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers: int = 0, **options: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,14 +71,22 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises :class:`InputError` where the file is missing, truncated or no JSON."""
+    """Raises :class:`InputError` where the file is missing, truncated or no JSON, or where a key stands there twice."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of the encoding, and of a key that stands twice
         raise InputError(f"{path} is not valid JSON ({error}); delete it, or restore it from a copy") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key '{twice}' stands there twice")
+    return found
 
 
 def as_file_name(text: str) -> str:
@@ -92,6 +101,26 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, which a process reads once while the file stays untouched."""
+    known = (os.path.abspath(path), signature(path))
+    if known[1] is None or known not in _DIGESTS:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if known[1] is None or signature(path) != known[1]:
+            return found
+        _DIGESTS[known] = found
+    return _DIGESTS[known]
+
+
+_DIGESTS: dict[tuple[str, tuple[int, ...] | None], str] = {}
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a further write is bound to show in a file's times, on any file system."""
+
+
+def signature(path: str | Path) -> tuple[int, ...] | None:
+    """Inode, size, and times of modification and change: what differs once a file is written or replaced. None of a
+    file that was written just now, which a further write may leave alike."""
+    status = os.stat(path)
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -31,7 +31,7 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
 
 def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "--set") -> S:
     """``kind`` from ``key=value`` texts of a command line; a dot in a key leads into nested settings."""
-    import yaml
+    from harness.strict_yaml import load_yaml
 
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -42,7 +42,7 @@ def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "-
         *outer, last = path.strip().split(".")
         for part in outer:
             place = place.setdefault(part, {})
-        place[last] = yaml.safe_load(text)
+        place[last] = load_yaml(text)
     return parse(kind, values, where)
 
 

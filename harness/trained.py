@@ -173,6 +173,8 @@ class TrainedModel:
         return np.array([self._places[item] for item in ids], dtype=np.int64)
 
     def _user(self, user: Any) -> int:
+        if not len(self.log.users):
+            raise InputError(f"{self.name} is an exported model, which knows no users; leave user={user!r} out")
         found = np.flatnonzero(self.log.users == str(user))
         if not len(found):
             raise InputError(f"data set '{self.log.name}' has no user '{user}'; {_like(str(user), self.log.users)}")

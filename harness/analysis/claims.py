@@ -52,6 +52,7 @@ from harness.analysis.statistics import Comparison, compare
 from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 from harness.errors import InputError
 from harness.settings import Settings, parse
+from harness.strict_yaml import load_yaml
 
 __all__ = [
     "Claim", "Finding", "claims_for", "evaluate", "ledger_table", "load_claims", "measurements_below", "runs_below",
@@ -125,7 +126,7 @@ def load_claims(path: str | Path | None = None) -> tuple[dict[str, dict[str, Any
     """
     path = Path(str(resources.files("harness.studies") / "claims.yaml")) if path is None else Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a claims file") from None
     except OSError as error:  # a folder, for one

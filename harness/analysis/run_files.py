@@ -16,6 +16,7 @@ import yaml
 from harness.analysis.pairs import declared_pairs
 from harness.errors import InputError
 from harness.files import read_json
+from harness.strict_yaml import load_yaml
 
 if TYPE_CHECKING:
     from harness.analysis.statistics import Correction, Test
@@ -252,7 +253,7 @@ class RunFiles:
 
 def _study(path: Path) -> dict[str, Any]:
     try:
-        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        study = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; is {path.parent} the folder of a run?") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

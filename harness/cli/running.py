@@ -12,6 +12,7 @@ import typer
 from harness.cli.common import FAILED, command_line, report_on, say
 from harness.cli.options import (
     AsJson,
+    Continue,
     DataRoot,
     Datasets,
     Device,
@@ -54,6 +55,7 @@ def run(
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Go on in this folder though the design has changed.")
     ] = False,
+    continue_: Continue = False,
     queue_only: Annotated[
         bool, typer.Option("--queue-only", help="Train nothing here; queue the cells for `harness worker`.")
     ] = False,
@@ -86,6 +88,7 @@ def run(
         storage=storage,
         data_root=data_root,
         retry_failed=retry_failed,
+        continue_training=continue_,
     )
     if done.task == "efficiency":
         report_on(done)

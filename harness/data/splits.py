@@ -5,6 +5,7 @@ How they are drawn is a splitter's matter: :mod:`harness.data.splitters`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -63,9 +64,22 @@ class Split:
 
     def events(self, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
         """(E,) users and (E,) positions of all events of a part, in the log's order."""
+        return self._events(phase, 0, len(self.offsets) - 1)
+
+    def pieces(self, phase: Phase, size: int = 1 << 21) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What :meth:`events` gives, in pieces of whole users and about ``size`` events: for what need not have all of
+        them in memory at once."""
         start, end = self.bounds(phase)
+        before = np.cumsum(end - start) - (end - start)
+        cuts = np.searchsorted(before, np.arange(0, before.max(initial=-1) + 1, size))
+        for first, last in pairwise([*np.unique(cuts).tolist(), len(start)]):
+            yield self._events(phase, first, last)
+
+    def _events(self, phase: Phase, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the users from ``first`` to before ``last``."""
+        start, end = (bound[first:last] for bound in self.bounds(phase))
         count = end - start
-        users = np.repeat(np.arange(len(start)), count)
+        users = np.repeat(np.arange(first, last), count)
         before = np.repeat(np.cumsum(count) - count, count)
         return users, np.repeat(start, count) + np.arange(len(users)) - before
 

@@ -17,6 +17,7 @@ from harness.metrics import check_metric, find, lower_is_better
 from harness.probes.base import find_probe
 from harness.probes.shipped import NoiseOptions
 from harness.settings import Settings, parse
+from harness.trackers import find_tracker
 from harness.training_config import Budget
 
 __all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
@@ -141,6 +142,11 @@ class Study(Settings):
     probes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What else is measured on the trained models: a registered probe -> its options. ``attention``, ``noise`` and
     ``decoding`` may stand here instead of under the three keys above."""
+    trackers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Where the training of cells is followed: a registered tracker -> its options. None unless it is named here."""
+    keep_last_state: bool = False
+    """Keep each cell's last weights and optimiser state, about four times its weights, so that ``harness run
+    --continue`` can go on from there with a larger budget."""
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
@@ -200,6 +206,15 @@ class Study(Settings):
             raise ValueError("contrasts are pairs [arm, than], as in [[fair, tiger]], or all-pairs")
         return value or ()
 
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, (list, tuple)):
+            value = {str(name): {} for name in value}
+        return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value or {}
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, value: Any) -> Any:
@@ -245,6 +260,7 @@ class Study(Settings):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
         if self.task != "retrieval" and self.data.targets != "last":
             raise ValueError("'data.targets' is for retrieval; action prediction predicts every event: leave it out")
+        _ = self.tracked  # refuses what it does not know
         for name in self.measured:
             if self.task not in find_probe(name).tasks and name in self.probes:
                 raise ValueError(f"probe '{name}' does not measure models of task '{self.task}'; leave it out")
@@ -274,6 +290,17 @@ class Study(Settings):
         for name, options in self.probes.items():
             try:
                 found[name] = parse(find_probe(name).Options, options, f"probes.{name}")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return found
+
+    @property
+    def tracked(self) -> dict[str, Settings]:
+        """Where the training of cells is followed: tracker -> its options."""
+        found = {}
+        for name, options in self.trackers.items():
+            try:
+                found[name] = parse(find_tracker(name).Options, options, f"trackers.{name}")
             except InputError as error:
                 raise ValueError(str(error)) from None
         return found

@@ -19,6 +19,7 @@ import yaml
 from harness.errors import InputError
 from harness.files import digest, is_unfinished, read_json, write_json, write_text, writing
 from harness.settings import parse
+from harness.strict_yaml import load_yaml
 from harness.study.design import Study
 
 __all__ = ["HOST", "Design", "RunFolder"]
@@ -163,7 +164,7 @@ class RunFolder:
     def read_design(self) -> Design:
         """The design as it was run, and what stands beside it (the cells, the fidelity cards)."""
         try:
-            raw = yaml.safe_load(self.design.read_text(encoding="utf-8"))
+            raw = load_yaml(self.design.read_text(encoding="utf-8"))
             own = {key: value for key, value in raw.items() if key in Study.model_fields}
         except FileNotFoundError:
             raise InputError(f"{self.path} holds no study: {self.design.name} is missing") from None

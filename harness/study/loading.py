@@ -11,6 +11,7 @@ import yaml
 
 from harness.errors import InputError, nearest
 from harness.settings import Settings, parse
+from harness.strict_yaml import load_yaml
 from harness.study.design import Space, Study
 from harness.study.efficiency_design import EFFICIENCY, EfficiencyStudy
 
@@ -154,7 +155,7 @@ def _read(name: str) -> dict[str, Any]:
         if not path.is_file():
             raise InputError(f"there is no study file {path}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
@@ -174,7 +175,7 @@ def _apply(raw: dict[str, Any], setting: str, kind: type[Settings]) -> None:
     if not sign or not all(parts):
         raise InputError(f"--set {setting}: write it as key=value, for example --set budget.epochs=10")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError:
         raise InputError(f"--set {setting}: the value is no valid YAML") from None
     if parts[0] not in kind.model_fields:

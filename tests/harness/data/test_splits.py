@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.data.config import DataConfig
 from harness.data.log import EventLog, RawLog, build_log, encode
-from harness.data.splits import make_split
+from harness.data.splits import Split, make_split
 from harness.errors import InputError
 
 TARGETS = ("last", "first", "all")
@@ -169,3 +169,17 @@ def test_which_events_are_targets_changes_the_fingerprint_and_the_note():
     assert "all with one before them are ranked: 6 of 7" in splits["all"].notes[0]
     assert "the first alone is ranked: 2 of 7" in splits["first"].notes[0]
     assert "targets" not in DataConfig().model_dump()
+
+
+@given(lengths=st.lists(st.integers(3, 9), min_size=1, max_size=20), size=st.integers(1, 40))
+def test_pieces_are_the_events_in_whole_users(lengths, size):
+    offsets = np.cumsum([0, *lengths])
+    train, valid, test = offsets[1:] - 2, offsets[1:] - 1, offsets[1:]
+    split = Split("x", offsets, train, valid, test, "")
+    for phase in ("train", "valid"):
+        found = list(split.pieces(phase, size))
+        joined = [np.concatenate([piece[part] for piece in found]).tolist() for part in (0, 1)]
+        assert joined == [part.tolist() for part in split.events(phase)]
+        users = [set(piece[0].tolist()) for piece in found]
+        assert sum(map(len, users)) == len(set().union(*users))
+        assert all(len(piece[0]) < size + max(lengths) for piece in found)

@@ -82,6 +82,7 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
             for seeds in ("1.5", "true", "[[1], [2]]", "{a: 1}", "[true]")
         ),
         *(({"settings": (f"datasets={names}",)}, "'datasets'") for names in ("5", "[[1]]", "[{a: 1}]", "true")),
+        ({"settings": ("budget={epochs: 1, epochs: 2}",)}, "the value is no valid YAML"),
         ({"settings": ("common=5", "dim=3")}, "'common' holds no keys"),
         ({"settings": ("variants.nope=null",)}, "no variant 'nope' to leave out; known: bce, ce"),
         ({"settings": ("variants.bc=null",)}, "no variant 'bc' to leave out; did you mean 'bce'?"),
@@ -100,6 +101,15 @@ def test_what_can_not_be_used_is_refused_in_one_line(study_file, changes, messag
     [
         ("", "holds no study"),
         ("study: [", "no valid YAML in line"),
+        (
+            "study: x\nbudget: {epochs: 1}\nseeds: 2\nbudget: {epochs: 9}",
+            "in line 4: the key 'budget' stands there twice, first in line 2",
+        ),
+        (
+            "study: x\nvariants:\n  a: {model: sasrec}\n  b: {model: sasrec}\n  a: {model: fair}",
+            "in line 5: the key 'a'",
+        ),
+        ("study: x\ncommon: {dim: 1, layers: 2, dim: 3}", "in line 2: the key 'dim' stands there twice"),
         ("study: x\nvariant: {}", "unknown key 'variant'; did you mean 'variants'"),
         ("- a\n- b", "holds no study"),
         ("study: x\npresets: [smoke]", "'presets' maps names to changes of the file, as in {smoke: {seeds: 2}}"),
