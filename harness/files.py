@@ -18,8 +18,8 @@ from harness.errors import InputError
 from harness.reading.json_text import read_json
 
 __all__ = [
-    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "refuse_links", "signature", "whole_file", "write_json",
-    "write_text", "writing",
+    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "refuse_links", "signature", "whole_file",
+    "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 _OS_REASONS = {

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.analysis.crossed import Replicate, over_users_and_draws, paired
+from harness.analysis.crossed import Replicate, by_seed, over_users_and_draws, paired
+from harness.analysis.pooled import VarianceCheck, check_variances
 from harness.analysis.rows import Run, lower_is_better
 from harness.analysis.run_files import LOOKS
 from harness.analysis.statistics import Comparison, compare, family
@@ -20,6 +21,7 @@ from harness.files import write_json
 __all__ = [
     "Contrast",
     "base_of_all",
+    "check_variances_of",
     "comparisons",
     "family_of",
     "looks_corrected_for",
@@ -68,6 +70,7 @@ def family_of(
     """
     found: dict[Contrast, Comparison] = {}
     for dataset in run.datasets:
+        shared = check_variances_of(run, dataset, values).pooled if run.test == "pooled" else {}
         for arm, than in run.pairs:
             ours, theirs = values(dataset, arm), values(dataset, than)
             pairs, draws = paired(ours, theirs, run.draws(dataset, arm), run.draws(dataset, than))
@@ -79,8 +82,17 @@ def family_of(
                 a, b, test=run.test, higher_is_better=higher_is_better,
                 margin=margin(float(b.mean())) if margin else None,
                 of_users=of_users, draws=draws, users=by_user if by_user.size and by_user.shape[1] > 1 else None,
+                pooled=shared.get((arm, than)) if draws == 1 else None,
             )  # fmt: skip
     return family(found, run.correction, declared=len(run.pairs) * len(run.datasets), looks=looks_corrected_for(run))
+
+
+def check_variances_of(run: Run, dataset: str, values: Values | None = None) -> VarianceCheck:
+    """Which of the declared pairs may be tested with one variance of all arms on a data set; of the primary metric, or
+    of another quantity's ``values``."""
+    read = values or (lambda dataset, variant: run.by_replicate(dataset, variant, run.primary))
+    found = {arm: by_seed(read(dataset, arm)) for arm in dict.fromkeys(arm for pair in run.pairs for arm in pair)}
+    return check_variances(found, run.pairs)
 
 
 def looks_corrected_for(run: Run) -> int:

@@ -8,18 +8,20 @@ are left, and :mod:`harness.analysis.two_levels` has the interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from scipy import special
 
+from harness.analysis.over_seeds import OverSeeds
+from harness.analysis.pooled import Pooled
 from harness.analysis.two_levels import Sampled, two_level_interval
 from harness.errors import InputError
 
 __all__ = [
-    "Crossed", "OverSeeds", "Replicate", "crossed_interval", "over_draws", "over_users_and_draws", "paired",
+    "Crossed", "Replicate", "by_seed", "crossed_interval", "over_draws", "over_users_and_draws", "paired",
 ]  # fmt: skip
 
 Replicate = tuple[int, int]
@@ -43,6 +45,14 @@ def paired(
         if all(a in ours and b in theirs for a, b in found):
             pairs += found
     return pairs, len(grid)
+
+
+def by_seed(values: Mapping[Replicate, float]) -> dict[int, float]:
+    """Seed -> its value; the mean where it has several draws of the codes."""
+    found: dict[int, list[float]] = {}
+    for (seed, _), value in values.items():
+        found.setdefault(seed, []).append(value)
+    return {seed: drawn[0] if len(drawn) == 1 else float(np.mean(drawn)) for seed, drawn in found.items()}
 
 
 @dataclass(frozen=True)
@@ -130,13 +140,17 @@ def crossed_interval(
     return replace(found, interval=(found.difference - half, found.difference + half))
 
 
-def over_users_and_draws(differences: np.ndarray, draws: int, confidence: float = 0.95) -> Sampled:
+def over_users_and_draws(
+    differences: np.ndarray, draws: int, confidence: float = 0.95, pooled: Pooled | None = None
+) -> Sampled:
     """The interval of (S C, U) differences for new seeds, new users, and new codes where these were drawn repeatedly.
+
+    ``pooled``: the variance over seeds that all arms share, where codes are drawn once.
 
     Raises :class:`InputError` as the interval for one draw, or for several, does.
     """
     if draws == 1:
-        return two_level_interval(differences, confidence=confidence)
+        return two_level_interval(differences, confidence=confidence, pooled=pooled)
     return crossed_interval(differences, draws, confidence=confidence)
 
 
@@ -147,17 +161,6 @@ def _pigeonhole(d: np.ndarray, resamples: int, rng: np.random.Generator) -> np.n
         seeds, draws, users = (np.bincount(rng.integers(size, size=size), minlength=size) / size for size in d.shape)
         means[i] = seeds @ (d @ users) @ draws
     return means
-
-
-class OverSeeds(NamedTuple):
-    """What seeds (and draws) say of these users; None for a number that does not exist, and ``note`` why."""
-
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    p_exact: float | None = None
-    d_z: float | None = None
-    p_equivalence: float | None = None
-    note: str = ""
 
 
 def over_draws(a: np.ndarray, b: np.ndarray, draws: int, margin: float | None, confidence: float) -> OverSeeds:

@@ -182,6 +182,11 @@ def _notes(
 
 
 def _check_everyone(path: Path, truth: Truth, known: np.ndarray) -> None:
+    if len(np.unique(truth.who)) < len(truth.who):
+        raise InputError(
+            f"{path}: the study ranks every {truth.phase} event of a user, each from the events before it, and a file "
+            "has one list per user; set data.targets to first or last"
+        )
     missing = np.setdiff1d(truth.who, known)
     if len(missing):
         raise InputError(

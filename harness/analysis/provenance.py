@@ -6,6 +6,15 @@ from collections.abc import Sequence
 
 from harness.analysis.rows import CANDIDATES, Run
 
+ONE_TARGET = "leave-one-out"
+"""The split that has one event in each user's test part."""
+TARGETS = {
+    "last": "the last test event of each user (last)",
+    "first": "the first test event of each user (first)",
+    "all": "every test event, each from all events before it (all)",
+}
+"""What is to be recommended, by the study's ``data.targets``."""
+
 __all__ = ["count", "incomplete", "provenance"]
 
 
@@ -18,6 +27,10 @@ def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[
     seeds = sorted(run.cells["seed"].unique())
     data = run.study.get("data") or {}
     split = f"Split: {data['split']}. " if "split" in data else ""
+    if run.task == "retrieval" and data.get("split", ONE_TARGET) != ONE_TARGET:
+        cards = [run.cards[cell]["data"] for cell in done["id"] if "data" in run.cards[cell]]
+        kinds = dict.fromkeys(card.get("targets", "last") for card in cards or [data])
+        split += f"Targets: {'; '.join(TARGETS[kind] for kind in kinds)}. "
     notes.append(f"{split}Seeds: {_ranges(seeds)}{_draws(run, datasets, rows)}.{incomplete(run, datasets, rows)}")
     prints = [
         f"{dataset} {str(cells['log'].iloc[0])[:8]} / {str(cells['split'].iloc[0])[:8]}"

@@ -41,6 +41,7 @@ for command in (
     reading.trace,
     reading.claims,
     using.compare,
+    using.across,
     using.recommend,
     scoring.score,
     running.worker,

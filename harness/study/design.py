@@ -27,7 +27,7 @@ MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
 """The second is what the generators of all libraries take."""
 LONGEST_NAME = 100
 OWN_TABLES = (
-    *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
+    *("differences", "datasets", "references", "relative", "per-action", "candidates", "history-length", "targets"),
     *("published", "tuning", "cost", "variance"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
@@ -166,8 +166,9 @@ class Study(Settings):
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
-    test: Literal["t", "exact", "wilcoxon"] = "t"
-    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
+    test: Literal["t", "exact", "wilcoxon", "pooled"] = "t"
+    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, Wilcoxon's, or the
+    t-test with one variance of all arms (block ANOVA), where a check finds these alike; else it is the paired one."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
     looks: int = Field(1, ge=1)
@@ -282,6 +283,8 @@ class Study(Settings):
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
+        if self.task != "retrieval" and self.data.targets != "last":
+            raise ValueError("'data.targets' is for retrieval; action prediction predicts every event: leave it out")
         _ = self.tracked  # refuses what it does not know
         for name in self.measured:
             if self.task not in find_probe(name).tasks and name in self.probes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -310,3 +312,11 @@ def test_truncated_parquet(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"them.parquet is damaged"):
         rank_predictions(path, make_truth())
+
+
+def test_one_list_per_user_does_not_answer_for_several_targets(tmp_path):
+    truth = make_truth()
+    several = dataclasses.replace(truth, who=np.repeat(truth.who, 2), target=np.repeat(truth.target, 2))
+    some_scores(truth, 0).to_csv(tmp_path / "them.csv", index=False)
+    with pytest.raises(InputError, match=r"one list per user; set data\.targets to first or last"):
+        rank_predictions(tmp_path / "them.csv", several)
