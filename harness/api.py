@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from harness.errors import CellFailed, InputError, Interrupted, nearest
+from harness.passwords import without_passwords
 from harness.resolve import as_pairs, default_workers, existing, read_study, run_folder, usable_device
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def run(
         Interrupted: Ctrl-C; the same call goes on from there.
     """
     from harness.study.loading import measures_efficiency
-    from harness.study.storage import without_passwords
 
     if threading.current_thread() is not threading.main_thread():
         raise InputError("a study is run from the main thread, which hears signals; start `harness run` as a process")
@@ -181,13 +181,11 @@ class Run:
     @cached_property
     def design(self) -> dict[str, Any]:
         """The study as it was run, every preset and change laid over it."""
-        import yaml
+        from harness.reading.bounds import DESIGN_NODES
+        from harness.reading.yaml_text import read_yaml
 
         path = self.path / "study.yaml"
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path} can't be read ({' '.join(str(error).split())[:160]}); restore it") from None
+        found = read_yaml(path, "restore it from a copy", DESIGN_NODES)
         if not isinstance(found, dict) or "task" not in found:
             raise InputError(f"{path} is not the resolved study of a run; restore it from a copy")
         return found
@@ -293,13 +291,13 @@ class Run:
 
     def table(self, name: str = "main") -> pd.DataFrame:
         """A table of the report, with the numbers of its CSV file. Raises InputError for one that is not there."""
-        import pandas as pd
+        from harness.reading.csv_text import read_csv
 
         path = self.path / "tables" / f"{name}.csv"
         if not path.is_file():
             known = [found.stem for found in path.parent.glob("*.csv")]
             raise InputError(f"{self.path} has no table '{name}'; {nearest(name, known)}")
-        return pd.read_csv(path)
+        return read_csv(path, "write the report again")
 
     def report(self, text: float = 455, column: float = 241) -> Report:
         """Derives every table, figure and the report again from the rows; returns the files, the main table, the
@@ -329,6 +327,7 @@ class Run:
         data_root: str | Path | None = None,
         cache: str | Path | None = None,
         device: str = "cpu",
+        draw: int = 0,
     ) -> TrainedModel:
         """The trained model of a cell, from its kept weights; its data are read again.
 
@@ -336,6 +335,7 @@ class Run:
             dataset: May be left out where the run has one.
             data_root: Folder of the data sets; by default $HARNESS_DATA, else ./data.
             cache: Folder of item vectors and codes; by default the one beside the run.
+            draw: Of the item codes, where the study has several.
 
         Raises:
             InputError: no such cell, or it is not finished; weights that are not there; data that are not there, or not
@@ -345,7 +345,7 @@ class Run:
 
         if dataset is None and len(self.data.datasets) > 1:
             raise InputError(f"{self.path} has several data sets; name one of {', '.join(self.data.datasets)}")
-        (cell,) = self._chosen(variant, seed, dataset).to_dict("records")
+        (cell,) = self._chosen(variant, seed, dataset, draw).to_dict("records")
         return load_trained(
             self.path,
             cell["id"],
@@ -357,10 +357,12 @@ class Run:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _chosen(self, variant: str | None, seed: int | None, dataset: str | None) -> pd.DataFrame:
+    def _chosen(
+        self, variant: str | None, seed: int | None, dataset: str | None, draw: int | None = None
+    ) -> pd.DataFrame:
         """The finished cells that are asked for, at least one."""
         chosen = self.data.cells
-        for column, value in (("dataset", dataset), ("variant", variant), ("seed", seed)):
+        for column, value in (("dataset", dataset), ("variant", variant), ("seed", seed), ("draw", draw)):
             if value is None:
                 continue
             known = list(dict.fromkeys(chosen[column]))
@@ -381,14 +383,14 @@ class Run:
         dataset: str | None,
         none: str = "nothing is there",
     ) -> pd.DataFrame:
-        """The frames of the cells one below the other, each led by its data set, variant and seed."""
+        """The frames of the cells one below the other, each led by what names its cell."""
         import pandas as pd
 
         frames = []
         for cell in self._chosen(variant, seed, dataset).to_dict("records"):
             frame = read(cell["id"])
             if frame is not None:
-                named = {key: cell[key] for key in ("dataset", "variant", "seed")}
+                named = {key: cell[key] for key in ("dataset", "variant", "seed", *["draw"] * self.data.draws_codes)}
                 frames.append(frame.assign(**named)[[*named, *frame.columns]])
         if not frames:
             raise InputError(f"{self.path}: {none}")

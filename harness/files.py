@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.reading.json_text import read_json
+
+__all__ = [
+    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "refuse_links", "signature", "whole_file",
+    "write_json", "write_text", "writing",
+]  # fmt: skip
 
 _OS_REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
@@ -70,23 +76,19 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Raises :class:`InputError` where the file is missing, truncated or no JSON, or where a key stands there twice."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except ValueError as error:  # also of the encoding, and of a key that stands twice
-        raise InputError(f"{path} is not valid JSON ({error}); delete it, or restore it from a copy") from None
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"the key '{twice}' stands there twice")
-    return found
+def refuse_links(folder: str | Path) -> None:
+    """Raises :class:`InputError` where a link in ``folder`` leads out of it: what is written there would land outside,
+    perhaps over somebody's files. The folder itself may be a link."""
+    folder = Path(folder)
+    inside = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise InputError(
+                    f"{path} is a link to {path.resolve()}, outside the folder of the run, where nothing may be "
+                    "written; replace it by a copy of what it leads to"
+                )
 
 
 def as_file_name(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InputError, nearest
+from harness.errors import InputError, nearest, shortened
 
 if TYPE_CHECKING:
     from harness.study.design import Study
@@ -84,8 +84,8 @@ def run_folder(study: str, preset: str, name: str | None, out: Path) -> Path:
 
 def run_name(study: str, preset: str, name: str | None) -> str:
     chosen = name or (study if preset == "default" else f"{study}-{preset}")
-    if chosen in {".", ".."} or "/" in chosen or chosen.startswith("-"):
-        raise InputError(f"--name {chosen}: a run's name is the name of one folder below --out")
+    if chosen in {".", ".."} or "/" in chosen or chosen.startswith("-") or len(chosen.encode()) > 200:
+        raise InputError(f"--name {shortened(chosen, 60)}: a run's name is the name of one folder below --out")
     return chosen
 
 

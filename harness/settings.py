@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.errors import InputError, nearest
+from harness.errors import InputError, nearest, shortened, shown
 
 S = TypeVar("S", bound=BaseModel)
+MOST_PROBLEMS = 3
+"""Named in one message."""
 
 
 class Settings(BaseModel):
@@ -22,27 +24,33 @@ class Settings(BaseModel):
 def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
     """``kind(**values)``, or an :class:`InputError` in one line that says which key of ``where`` is off."""
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected keys and values, found {values!r}")
+        raise InputError(f"{where}: expected keys and values, found {shown(values)}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise InputError("; ".join(_explain(kind, problem, where) for problem in error.errors())) from None
+        # A key that is unknown comes first: one that is missing may be the same, misspelt.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")[:MOST_PROBLEMS]
+        raise InputError("; ".join(_explain(kind, problem, where) for problem in problems)) from None
 
 
 def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "--set") -> S:
     """``kind`` from ``key=value`` texts of a command line; a dot in a key leads into nested settings."""
-    from harness.strict_yaml import load_yaml
+    from harness.reading.yaml_text import yaml_value
 
     values: dict[str, Any] = {}
     for pair in pairs:
         path, sign, text = pair.partition("=")
         if not sign:
-            raise InputError(f"{option} {pair}: write it as key=value")
+            raise InputError(f"{option} {shortened(pair, 80)}: write it as key=value")
         place = values
         *outer, last = path.strip().split(".")
         for part in outer:
             place = place.setdefault(part, {})
-        place[last] = load_yaml(text)
+            if not isinstance(place, dict):
+                raise InputError(
+                    f"{option} {shortened(pair, 80)}: '{part}' is set to a value before; give it one or the other"
+                )
+        place[last] = yaml_value(text, f"{option} {shortened(pair, 80)}")
     return parse(kind, values, where)
 
 
@@ -50,11 +58,15 @@ def _explain(kind: type[BaseModel], problem: ErrorDetails, where: str) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{key}'; {nearest(location[-1], _keys(kind, location[:-1]))}"
+        return f"{where}: unknown key '{shortened(key, 80)}'; {nearest(location[-1], _keys(kind, location[:-1]))}"
     if problem["type"] == "missing":
         return f"{where}: the key '{key}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: '{key}': {message} (found {problem['input']!r})" if key else f"{where}: {message}"
+    message = shortened(problem["msg"].removeprefix("Value error, "), 300)
+    return (
+        f"{where}: '{shortened(key, 80)}': {message} (found {shown(problem['input'])})"
+        if key
+        else f"{where}: {message}"
+    )
 
 
 def _keys(kind: Any, path: list[str]) -> list[str]:

@@ -17,7 +17,6 @@ import torch
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.errors import InputError, nearest
-from harness.files import read_json
 from harness.interface import Batch, Recommender, Task
 from harness.items.config import ItemsConfig
 from harness.metrics.ranking import tie_places
@@ -223,7 +222,7 @@ def load_trained(
             predictions an outside system made.
     """
     folder = RunFolder(run).cell(cell)
-    card = read_json(folder / "cell.json")
+    card = RunFolder(run).card(cell)
     where = f"cell {folder}"
     if "config" not in card:
         raise InputError(f"{where} holds the predictions of an outside system; there is no model to load")
@@ -241,14 +240,14 @@ def load_trained(
         config=parse(model.Config, card["config"], where),
         training=parse(TrainingConfig, card["training"], where),
         data=parse(DataConfig, card["data"], where),
-        items=parse(ItemsConfig, card["items"] or {}, where),
+        items=parse(ItemsConfig, card.get("items") or {}, where),
     )
-    made = Cell(card["id"], card["dataset"], arm, card["seed"], {})
+    made = Cell(card["id"], card["dataset"], arm, card["seed"], {}, card.get("draw", 0))
     inputs = Inputs(data_root and data_root.absolute(), (cache or run.parent / "cache").absolute())
     with _where_it_was_started(RunFolder(run)):
         log, split = inputs.split(made.dataset, arm.data)
         _check_prints(where, card, {"log": log.fingerprint, "split": split.fingerprint}, log.files)
-        codes = inputs.codes(made.dataset, arm)
+        codes = inputs.codes(made.dataset, arm, made.draw)
         _check_prints(where, card, {"codes": codes.fingerprint if codes else None}, log.files)
         kind = Retrieval if card["task"] == Task.RETRIEVAL else ActionPrediction
         data = kind(log, split, max_length=arm.data.max_length, metrics=[], device=device)

@@ -20,22 +20,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.diagnostics import Diagnostics
-from harness.errors import CellFailed, InputError, Interrupted
+from harness.errors import CellFailed, InputError, Interrupted, in_one_line, shortened
 from harness.files import whole_file
 from harness.interface import Batch, Recommender
 from harness.memory import PeakMemory, keep_freed_memory
 from harness.metrics import lower_is_better
+from harness.reading.tensors import read_metadata, read_tensors
 from harness.tasks.base import Predictions, TaskData
 from harness.training_config import Budget, TrainingConfig
 
 __all__ = ["CHECKPOINT", "LAST_STATE", "NEEDS_TOTAL", "Fitted", "checkpoint_state", "fit", "keep_last_state"]
 
 CHECKPOINT = "checkpoint.safetensors"
+RESTORE = "restore it from a copy"
 LAST_STATE = "last_state.safetensors"
 """The last checkpoint of a finished cell, where its study keeps it."""
 SECONDS = ("data_seconds", "train_seconds", "evaluation_seconds")
@@ -341,16 +342,12 @@ def _save(
 
 def checkpoint_state(path: Path) -> dict[str, Any]:
     """What a checkpoint holds besides tensors. Raises InputError where it can't be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()["state"])
-    except Exception as error:  # whatever a damaged file raises, the remedy is the same
-        raise InputError(f"{path} can't be read ({error}); restore it from a copy") from error
+    return read_metadata(path, "state", RESTORE)
 
 
 def keep_last_state(checkpoint: Path, target: Path, cell: str) -> None:
     """Copies the last checkpoint of the finished ``cell``, for a training with a larger budget to go on from."""
-    tensors, state = load_file(checkpoint), checkpoint_state(checkpoint) | {"origin": cell}
+    tensors, state = read_tensors(checkpoint, RESTORE, "pt"), checkpoint_state(checkpoint) | {"origin": cell}
     with whole_file(target) as aside:
         aside.write_bytes(save(tensors, metadata={"state": json.dumps(state)}))
 
@@ -363,21 +360,21 @@ def _resume(
     if not path.exists():
         return fresh, {}
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    remedy = f"delete {folder} to train this cell anew"
     try:
-        with safe_open(path, framework="pt") as file:
-            state = _State(**json.loads(file.metadata()["state"]))
-            if state.made_with != made_with:
-                return fresh, {}
-            for key in list(file.keys()):
-                part, _, name = key.partition("/")
-                parts[part][name] = file.get_tensor(key)
+        state = _State(**read_metadata(path, "state", remedy, _State))
+        if state.made_with != made_with:
+            return fresh, {}
+        for key, tensor in read_tensors(path, remedy, "pt").items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
         model.load_state_dict(parts["model"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, slot = name.partition("/")
+            slots.setdefault(int(index), {})[slot] = tensor
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     except Exception as error:  # whatever a damaged file raises, the remedy is the same
-        raise InputError(f"{path} can't be read ({error}); delete {folder} to train this cell anew") from error
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        index, _, slot = name.partition("/")
-        slots.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        raise InputError(f"{path} can't be read ({shortened(in_one_line(error), 120)}); {remedy}") from error
     state.resumed += 1
     return state, {name: tensor.to(device) for name, tensor in parts["best"].items()}

@@ -41,7 +41,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, model_validator
 
 from harness.analysis.comparisons import Contrast
@@ -50,9 +49,9 @@ from harness.analysis.quantities import less_is_better, name_of, tested_family, 
 from harness.analysis.rows import Run, load_run
 from harness.analysis.statistics import Comparison, compare
 from harness.analysis.table import Column, Entry, Line, Table, between, fixed
-from harness.errors import InputError
+from harness.errors import InputError, shown
+from harness.reading.yaml_text import read_yaml
 from harness.settings import Settings, parse
-from harness.strict_yaml import load_yaml
 
 __all__ = [
     "Claim", "Finding", "claims_for", "evaluate", "ledger_table", "load_claims", "measurements_below", "runs_below",
@@ -125,18 +124,11 @@ def load_claims(path: str | Path | None = None) -> tuple[dict[str, dict[str, Any
         InputError: no such file, no YAML, no papers or claims, an unknown key or paper, an id that stands twice.
     """
     path = Path(str(resources.files("harness.studies") / "claims.yaml")) if path is None else Path(path)
-    try:
-        raw = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the path of a claims file") from None
-    except OSError as error:  # a folder, for one
-        raise InputError(f"{path} can't be read ({error.strerror}); give the path of a claims file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid YAML ({' '.join(str(error).split())[:120]})") from None
+    raw = read_yaml(path, "give the path of a claims file")
     if not isinstance(raw, dict) or set(raw) != {"papers", "claims"}:
         raise InputError(f"{path} needs the two keys 'papers' and 'claims'")
     if not isinstance(raw["claims"], list):
-        raise InputError(f"{path}: 'claims' is a list, one entry per claim; found {raw['claims']!r}")
+        raise InputError(f"{path}: 'claims' is a list, one entry per claim; found {shown(raw['claims'])}")
     papers = raw["papers"]
     if not isinstance(papers, dict) or not all(isinstance(paper, dict) for paper in papers.values()):
         raise InputError(f"{path}: 'papers' maps keys to what is known of a paper, as in {{fair: {{title: FAIR}}}}")

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from harness.analysis.provenance import count
 from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
-from harness.files import read_json
+from harness.reading import shapes
+from harness.reading.bounds import DESIGN_NODES
+from harness.reading.json_text import read_json
+from harness.reading.yaml_text import read_yaml
 
 __all__ = ["MEASUREMENTS", "PARTS", "Efficiency", "efficiency_tables", "is_efficiency", "load_efficiency", "sentences"]
 
@@ -70,8 +72,8 @@ class Efficiency:
 def is_efficiency(run_dir: str | Path) -> bool:
     """Whether the run in ``run_dir`` measured speed."""
     try:
-        study = yaml.safe_load((Path(run_dir) / "study.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        study = read_yaml(Path(run_dir) / "study.yaml", nodes=DESIGN_NODES)
+    except InputError:
         return False  # load_run words it
     return isinstance(study, dict) and study.get("task") == "efficiency"
 
@@ -85,7 +87,7 @@ def load_efficiency(run_dir: str | Path) -> Efficiency:
     path = Path(run_dir) / MEASUREMENTS
     if not path.exists():
         raise InputError(f"{path.parent} holds no {MEASUREMENTS} yet; run the study first")
-    record = read_json(path)
+    record = read_json(path, shapes.Measurements, "restore it from a copy, or measure again")
     try:
         return Efficiency(path.parent, record, _frame(record))
     except (KeyError, TypeError, ValueError) as error:

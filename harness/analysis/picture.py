@@ -14,6 +14,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, Formatter
 
+from harness.analysis.glyphs import make_readable
 from harness.analysis.style import style
 
 __all__ = ["hover_points", "svg_uri"]
@@ -29,6 +30,7 @@ MOST_POINTS = 4000
 
 def svg_uri(figure: Figure) -> str:
     """The figure as a data URI, in which it is sharp at any size and its ids can't clash with another figure's."""
+    make_readable(figure)
     buffer = io.StringIO()
     with style():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

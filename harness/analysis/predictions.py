@@ -25,10 +25,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from harness.errors import InputError, nearest
+from harness.errors import InputError, nearest, shortened
 from harness.metrics.ranking import tie_places
+from harness.reading.parquet import FAULTS, read_parquet
 
 __all__ = ["SUFFIXES", "Outside", "Truth", "UnknownItems", "rank_predictions"]
 
@@ -182,6 +182,11 @@ def _notes(
 
 
 def _check_everyone(path: Path, truth: Truth, known: np.ndarray) -> None:
+    if len(np.unique(truth.who)) < len(truth.who):
+        raise InputError(
+            f"{path}: the study ranks every {truth.phase} event of a user, each from the events before it, and a file "
+            "has one list per user; set data.targets to first or last"
+        )
     missing = np.setdiff1d(truth.who, known)
     if len(missing):
         raise InputError(
@@ -264,12 +269,12 @@ def _read(path: Path) -> _Lists:
         if path.suffix in (".trec", ".run"):
             lists = _trec(path)
         elif path.suffix == ".parquet":
-            lists = _columns(path, pq.read_table(path), first_line=None)
+            lists = _columns(path, read_parquet(path, None, "export it again", {}), first_line=None)
         else:
             lists = _columns(path, _text(path), first_line=2)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (pa.ArrowException, pd.errors.ParserWarning, OSError, ValueError) as error:  # pandas' errors are the last
+    except (*FAULTS, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path} can't be read as {path.suffix[1:]} ({reason}); fix or export it again") from None
     if not len(lists.named):
@@ -289,6 +294,8 @@ def _text(path: Path) -> pa.Table:
 
 def _columns(path: Path, table: pa.Table, first_line: int | None) -> _Lists:
     names = table.column_names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{path} has the column '{shortened(twice, 60)}' twice; export it again with one")
     wide = "items" in names and "item" not in names
     _require(path, names, "user")
     if not wide:

@@ -18,6 +18,7 @@ from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, metric_label
 from harness.analysis.table import Column, Entry, Line, Table, fixed
 from harness.errors import InputError
+from harness.reading.csv_text import read_csv
 
 __all__ = ["COLUMNS", "load_published", "published_folder", "published_table"]
 
@@ -40,16 +41,13 @@ def load_published(folder: str | Path) -> pd.DataFrame:
     """
     parts = []
     for path in sorted(Path(folder).glob("*.csv")):
-        try:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, comment="#")
-        except (ValueError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no CSV file ({error})") from None
+        frame = read_csv(path, "correct it", dtype=str, keep_default_na=False, comment="#")
         missing = [column for column in COLUMNS if column not in frame]
         if missing:
             raise InputError(f"{path} lacks the column '{missing[0]}'; needed: {', '.join(COLUMNS)}")
         frame["value"] = pd.to_numeric(frame["value"], errors="coerce")
         for problem, lines in (
-            ("no number as value", frame["value"].isna()),
+            ("no number as value", ~np.isfinite(frame["value"])),
             ("no source", frame["source"] == ""),
             ("candidates are 'all' or 'unseen'", ~frame["candidates"].isin(["all", "unseen"])),
         ):

@@ -21,7 +21,7 @@ from harness.analysis.style import save
 from harness.analysis.table import Table
 from harness.analysis.verdicts import headline, speed_headline
 from harness.analysis.verify import write_efficiency_evidence, write_evidence
-from harness.files import write_text
+from harness.files import refuse_links, write_text
 
 __all__ = ["COLUMN_FIGURES", "Report", "write_report"]
 
@@ -49,6 +49,7 @@ def write_report(run_dir: str | Path, widths: Widths = DEFAULT_WIDTHS) -> Report
         InputError: no run folder, no finished cell, a damaged file of the run or rows that the primary metric can't be
             told from.
     """
+    refuse_links(run_dir)
     failures = Failures()
     subject: Run | Efficiency
     if is_efficiency(run_dir):

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import yaml
 
 from harness.analysis.pairs import declared_pairs
-from harness.errors import InputError
-from harness.files import read_json
-from harness.strict_yaml import load_yaml
+from harness.errors import InputError, shortened
+from harness.reading import shapes
+from harness.reading.bounds import DESIGN_NODES
+from harness.reading.csv_text import read_csv
+from harness.reading.json_text import check_shape, read_json
+from harness.reading.parquet import NOISE, ROWS, read_parquet, read_schema
+from harness.reading.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from harness.analysis.statistics import Correction, Test
 
 __all__ = [
-    "CATALOGUES", "LISTS", "LOOKS", "OUTSIDE", "RunFiles", "read_looks", "read_outside", "read_parquet", "remedy",
+    "CATALOGUES", "LISTS", "LOOKS", "OUTSIDE", "RunFiles", "read_looks", "read_outside", "remedy",
 ]  # fmt: skip
 
 LOOKS = "looks.json"
@@ -40,8 +43,9 @@ class RunFiles:
     """One run folder: its design, its cells, and the files of those.
 
     ``cells`` has one line per cell of the design, finished or not, in the design's order.
-    Columns of ``cells``: ``id``, ``dataset``, ``variant``, ``seed``, ``state`` ("finished", "failed", "missing"),
-    ``model``, ``task``, ``best_epoch``, ``epochs``, ``stopped``, ``log``, ``split``, ``codes``, ``harness``.
+    Columns of ``cells``: ``id``, ``dataset``, ``variant``, ``seed``, ``draw`` (of the item codes),
+    ``state`` ("finished", "failed", "missing"), ``model``, ``task``, ``best_epoch``, ``epochs``, ``stopped``, ``log``,
+    ``split``, ``codes``, ``harness``.
     """
 
     path: Path
@@ -62,20 +66,20 @@ class RunFiles:
         """
         path = Path(path)
         study = _with_outside(_study(path / "study.yaml"), path)
-        summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+        summary = read_json(path / "summary.json", shapes.Summary) if (path / "summary.json").exists() else {}
         lines, cards = [], {}
         for entry in study["cells"]:
-            line = {key: entry[key] for key in ("id", "dataset", "variant", "seed")}
+            line = {key: entry[key] for key in ("id", "dataset", "variant", "seed")} | {"draw": entry.get("draw", 0)}
             folder = path / "cells" / line["id"]
             if folder.is_dir():
-                card = cards[line["id"]] = read_json(folder / "cell.json")
+                card = cards[line["id"]] = read_json(folder / "cell.json", shapes.Card, remedy(line["id"]))
                 lines.append(line | {"state": "finished"} | _card_columns(card, line, folder))
             else:
                 lines.append(line | {"state": "failed" if (path / "failed" / line["id"]).is_dir() else "missing"})
         if not cards:
             raise InputError(f"{path} has no finished cell yet; run the study first")
-        columns = ["id", "dataset", "variant", "seed", "state", "model", "task", "best_epoch", "epochs", "stopped"]
-        cells = pd.DataFrame(lines, columns=[*columns, "log", "split", "codes", "harness"])
+        columns = ["id", "dataset", "variant", "seed", "draw", "state", "model", "task", "best_epoch", "epochs"]
+        cells = pd.DataFrame(lines, columns=[*columns, "stopped", "log", "split", "codes", "harness"])
         run = cls(path=path, study=study, summary=summary, cells=cells, cards=cards)
         _check_fingerprints(run)
         return run
@@ -162,7 +166,7 @@ class RunFiles:
     def label(self, variant: str) -> str:
         """The printed name of a variant."""
         entry = (self.study.get("variants") or {}).get(variant) or {}
-        return str(entry.get("label") or variant)
+        return " ".join(str(entry.get("label") or variant).split())
 
     def ids(self, dataset: str | None = None, variant: str | None = None) -> list[str]:
         """Ids of the finished cells, by seed."""
@@ -176,6 +180,28 @@ class RunFiles:
         chosen = self.finished
         return list(chosen[(chosen["dataset"] == dataset) & (chosen["variant"] == variant)]["seed"])
 
+    def replicates(self, dataset: str, variant: str) -> list[tuple[int, int]]:
+        """Seed and draw of the codes of the finished cells, in the order of :meth:`ids`."""
+        chosen = self.finished
+        chosen = chosen[(chosen["dataset"] == dataset) & (chosen["variant"] == variant)]
+        return list(zip(chosen["seed"], chosen["draw"], strict=True))
+
+    def draws(self, dataset: str, variant: str) -> list[int]:
+        """The draws of the codes that a variant is to be trained with, finished or not; one if it has no codes."""
+        return sorted(set(self._drawn.get((dataset, variant), ())))
+
+    @property
+    def draws_codes(self) -> bool:
+        """Whether some variant is trained with several draws of the item codes."""
+        return bool(self.cells["draw"].nunique() > 1)
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, str], list[int]]:
+        found: dict[tuple[str, str], list[int]] = {}
+        for dataset, variant, draw in self.cells[["dataset", "variant", "draw"]].itertuples(index=False):
+            found.setdefault((dataset, variant), []).append(int(draw))
+        return found
+
     # -- files of a cell ----------------------------------------------------------------------------------------
 
     def file(self, cell: str, name: str) -> Path:
@@ -184,38 +210,39 @@ class RunFiles:
     def rows(self, cell: str, columns: Iterable[str] | None = None, phase: str | None = "test") -> pa.Table:
         """Rows of a cell: the named columns only, of one phase only (None: of both)."""
         wanted = None if columns is None else [*dict.fromkeys([*columns, "phase"])]
-        table = read_parquet(self.file(cell, "rows.parquet"), wanted)
+        table = read_parquet(self.file(cell, "rows.parquet"), wanted, remedy(cell), ROWS)
         if phase is not None:
             table = table.filter(pc.equal(table["phase"], phase))
+            if not len(table) and phase == "test":  # an outside system predicts no other
+                raise InputError(
+                    f"{self.file(cell, 'rows.parquet')} is damaged (no rows of phase {phase}); {remedy(cell)}"
+                )
         return table if columns is None else table.select(list(columns))
 
     def has_column(self, cell: str, column: str) -> bool:
         """Whether a cell's rows have a column; those of earlier versions lack some."""
-        names = self._keep(("columns", cell), lambda: set(_schema(self.file(cell, "rows.parquet")).names))
+        names = self._keep(
+            ("columns", cell), lambda: set(read_schema(self.file(cell, "rows.parquet"), remedy(cell)).names)
+        )
         return column in names
 
     def history(self, cell: str) -> pd.DataFrame:
         """``history.csv`` of a cell: one line per epoch."""
         path = self.file(cell, "history.csv")
 
-        def read() -> pd.DataFrame:
-            try:
-                return pd.read_csv(path)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path} can't be read ({one_line(error)}); {remedy(cell)}") from None
-
-        return self._keep(("history", cell), read)
+        return self._keep(("history", cell), lambda: _history(path, remedy(cell)))
 
     def cost(self, cell: str) -> dict[str, Any]:
         """``cost.json`` of a cell."""
-        return self._keep(("cost", cell), lambda: read_json(self.file(cell, "cost.json")))
+        return self._keep(("cost", cell), lambda: read_json(self.file(cell, "cost.json"), shapes.Cost, remedy(cell)))
 
     def attention(self, cell: str) -> pd.DataFrame | None:
         """``attention.parquet`` of a cell, or None where none was measured."""
         path = self.file(cell, "attention.parquet")
         if not path.exists():
             return None
-        return self._keep(("attention", cell), lambda: read_parquet(path, None).to_pandas())
+        wanted = ["layer", "head", "statistic", "bin", "value"]
+        return self._keep(("attention", cell), lambda: read_parquet(path, wanted, remedy(cell)).to_pandas())
 
     def noise(self, cell: str) -> dict[tuple[str, str, float], float]:
         """``noise.parquet`` of a cell: (statistic, history, share) -> mean over layers and heads. Empty where the
@@ -223,7 +250,7 @@ class RunFiles:
         path = self.file(cell, "noise.parquet")
 
         def read() -> dict[tuple[str, str, float], float]:
-            frame = read_parquet(path, ["statistic", "history", "share", "value"]).to_pandas()
+            frame = read_parquet(path, ["statistic", "history", "share", "value"], remedy(cell), NOISE).to_pandas()
             return frame.groupby(["statistic", "history", "share"])["value"].mean().to_dict()
 
         return self._keep(("noise", cell), read) if path.exists() else {}
@@ -233,17 +260,20 @@ class RunFiles:
         path = self.file(cell, f"{name}.parquet")
         if not path.exists():
             return None
-        return self._keep(("probe", cell, name), lambda: read_parquet(path, None).to_pandas())
+        return self._keep(("probe", cell, name), lambda: read_parquet(path, None, remedy(cell), {}).to_pandas())
 
     def examples(self, cell: str) -> list[dict[str, Any]]:
         """``examples.json`` of a cell: users whose attention was kept as it is; empty where there are none."""
         path = self.file(cell, "examples.json")
-        return self._keep(("examples", cell), lambda: read_json(path)) if path.exists() else []
+        return self._keep(("examples", cell), lambda: _examples(path, remedy(cell))) if path.exists() else []
 
     def decoding(self, cell: str) -> dict[str, Any] | None:
         """``decoding.json`` of a cell, or None where decoding was not audited."""
         path = self.file(cell, "decoding.json")
-        return self._keep(("decoding", cell), lambda: read_json(path)) if path.exists() else None
+        found = self._keep(
+            ("decoding", cell), lambda: read_json(path, shapes.Decoding, remedy(cell)) if path.exists() else None
+        )
+        return found
 
     def _keep(self, key: tuple, make: Callable[[], Any]) -> Any:
         if key not in self._cache:
@@ -252,15 +282,13 @@ class RunFiles:
 
 
 def _study(path: Path) -> dict[str, Any]:
-    try:
-        study = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; is {path.parent} the folder of a run?") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid YAML ({one_line(error)}); restore it from a copy") from None
+    if not path.exists():
+        raise InputError(f"{path} does not exist; is {path.parent} the folder of a run?")
+    study = read_yaml(path, "restore it from a copy", DESIGN_NODES)
     missing = [key for key in ("study", "task", "metrics", "cells") if not (isinstance(study, dict) and study.get(key))]
     if missing:
         raise InputError(f"{path} lacks '{missing[0]}'; it is no resolved study of a run")
+    check_shape(study, shapes.Design, path, "restore it from a copy")
     return study
 
 
@@ -273,9 +301,7 @@ def read_outside(run: Path, own: Iterable[str]) -> dict[str, Any]:
     path = run / OUTSIDE
     if not path.exists():
         return {"variants": {}, "cells": []}
-    outside = read_json(path)
-    if not isinstance(outside, dict) or {"variants", "cells"} - set(outside):
-        raise InputError(f"{path} lacks 'variants' or 'cells'; restore it from a copy")
+    outside = read_json(path, shapes.Outside, "restore it from a copy")
     both = [variant for variant in outside["variants"] if variant in own]
     if both:
         raise InputError(f"{path}: '{both[0]}' is a variant of the study too; rename one of the two")
@@ -289,9 +315,7 @@ def read_looks(run: Path) -> list[int]:
         InputError: the file is damaged.
     """
     path = run / LOOKS
-    found = read_json(path) if path.exists() else []
-    if not isinstance(found, list) or not all(type(seeds) is int and seeds > 0 for seeds in found):
-        raise InputError(f"{path} is no list of numbers of seeds; restore it from a copy")
+    found = read_json(path, shapes.Looks, "restore it from a copy") if path.exists() else []
     return sorted(set(found))
 
 
@@ -310,9 +334,9 @@ def _with_outside(study: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 def _card_columns(card: dict[str, Any], line: dict[str, Any], folder: Path) -> dict[str, Any]:
-    for key in ("id", "dataset", "seed"):  # a variant may have been renamed since
+    for key in ("id", "dataset", "seed", "draw"):  # a variant may have been renamed since
         value = line[key]
-        if card.get(key) != value:
+        if card.get(key, 0 if key == "draw" else None) != value:
             raise InputError(
                 f"{folder / 'cell.json'}: '{key}' is {card.get(key)!r} where the design says {value!r}; "
                 "delete that cell and run the study again"
@@ -341,31 +365,29 @@ def _check_fingerprints(run: RunFiles) -> None:
         raise InputError(f"{run.path}: cell {odd['id'].iloc[0]} is of another task than the study's '{run.task}'")
 
 
-def _schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; {remedy(path.parent.name)}") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged ({one_line(error)}); {remedy(path.parent.name)}") from None
+def _history(path: Path, remedy: str) -> pd.DataFrame:
+    """``history.csv``: a line per epoch, all its columns numbers, of which some may be missing."""
+    found = read_csv(path, remedy)
+    if "epoch" not in found.columns:
+        raise InputError(f"{path} is damaged (no column 'epoch'); {remedy}")
+    for column in found.columns:
+        if found[column].dtype.kind not in "iufb" and found[column].notna().any():
+            raise InputError(
+                f"{path} is damaged (column '{shortened(str(column), 60)}' holds more than numbers); {remedy}"
+            )
+    return found
 
 
-def read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
-    try:
-        missing = set(columns or ()) - set(_schema(path).names)
-        if missing:  # nothing is damaged: another version, or an extension that is not installed here, knows more
-            names = ", ".join(sorted(missing))
-            raise InputError(f"{path} has no column {names}; use the version of the harness that wrote or asks for it")
-        return pq.read_table(path, columns=columns, memory_map=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; {remedy(path.parent.name)}") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged ({one_line(error)}); {remedy(path.parent.name)}") from None
+def _examples(path: Path, remedy: str) -> list[dict[str, Any]]:
+    found = read_json(path, shapes.Examples, remedy)
+    for example in found:
+        rows = [head for layer in example["layers"] for head in layer]
+        if any(len(row) != len(example["events"]) for row in rows) or not rows:
+            raise InputError(f"{path} is damaged (weights on other events than it lists); {remedy}")
+        if [len(layer) for layer in example["layers"]] != [len(layer) for layer in example["rest"]]:
+            raise InputError(f"{path} is damaged ('rest' has other heads than 'layers'); {remedy}")
+    return found
 
 
 def remedy(cell: str) -> str:
     return f"delete the folder of cell {cell} and run the study again"
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

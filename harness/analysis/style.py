@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harness.analysis.glyphs import make_readable
 from harness.analysis.rows import Run
 from harness.files import whole_file
 
@@ -112,6 +113,7 @@ def save(figure: Figure, folder: Path, name: str, forms: tuple[str, ...] = ("pdf
 
     Its parts are laid out once, for the first form, and stay where they are: that takes longer than all else.
     """
+    make_readable(figure)
     paths = [folder / f"{name}.{form}" for form in forms]
     for path in paths:
         with style(), whole_file(path) as aside:

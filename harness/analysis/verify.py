@@ -18,7 +18,9 @@ from harness.analysis.run_files import LISTS
 from harness.analysis.table import Line, Table
 from harness.analysis.tuning import MARK
 from harness.errors import InputError, nearest
-from harness.files import file_digest, read_json, write_json
+from harness.files import file_digest, write_json
+from harness.reading import shapes
+from harness.reading.json_text import read_json
 from harness.registry import REGISTRIES
 
 __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_efficiency_evidence", "write_evidence"]
@@ -109,7 +111,7 @@ def _verify_efficiency(found: Efficiency) -> list[Check]:
 def _evidence(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / EVIDENCE).exists():
         raise InputError(f"{run_dir} has no {EVIDENCE}, so there is nothing to verify; write its report first")
-    return read_json(run_dir / EVIDENCE)
+    return read_json(run_dir / EVIDENCE, shapes.Digests, "write the report again")
 
 
 def trace(run_dir: str | Path, table: str, row: str, column: str) -> Trace:
@@ -175,7 +177,7 @@ def _cell_problem(run: Run, cell: str, noted: dict[str, str] | None) -> str:
 
 def _metrics_problem(run: Run, cell: str) -> str:
     """Where the metrics that training stored differ from those of the rows."""
-    for phase, groups in read_json(run.file(cell, "metrics.json")).items():
+    for phase, groups in read_json(run.file(cell, "metrics.json"), shapes.Metrics).items():
         for group, values in groups.items():
             for metric, stored in values.items():
                 if run.task == "retrieval":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from harness.passwords import without_passwords
+
 if TYPE_CHECKING:
     from harness.api import Run
 
@@ -16,8 +18,6 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def command_line() -> str:
     """What was typed, for the record, which is no place for a password."""
-    from harness.study.storage import without_passwords
-
     return without_passwords(shlex.join(["harness", *sys.argv[1:]]))
 
 

@@ -47,13 +47,12 @@ def list_datasets(as_json: AsJson = False, data_root: DataRoot = None) -> None:
 @list_app.command("studies")
 def list_studies(as_json: AsJson = False) -> None:
     """The studies that ship, with their presets."""
-    import yaml
-
+    from harness.reading.yaml_text import read_yaml
     from harness.study.loading import study_files
 
     found = []
     for name, path in study_files().items():
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
         presets = ", ".join(["default", *(raw.get("presets") or {})])
         found.append({"study": name, "title": raw.get("title", ""), "presets": presets})
     print_rows(found, as_json)

@@ -33,7 +33,7 @@ Storage = Annotated[
     typer.Option(
         "--storage",
         help="Storage of the queue, the same for all workers of a run: sqlite:///FILE, or, with harness[postgres], "
-        "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE. A password is safer in the environment.",
+        "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE. A password is safer in the environment, or in ~/.pgpass.",
         envvar="HARNESS_STORAGE",
         show_envvar=True,
         show_default="study.db in the run's folder",

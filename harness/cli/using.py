@@ -1,4 +1,4 @@
-"""`harness compare` and `harness recommend`."""
+"""`harness compare`, `harness across` and `harness recommend`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import AsJson, DataRoot, Device, Out
-from harness.cli.printing import print_json, print_rows
+from harness.cli.printing import print_json, print_rows, print_table
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +64,34 @@ def compare(
             | {"%": _shown(line["percent"], "+.1f"), "95 % interval": interval}
         )
     print_rows(shown)
+
+
+def across(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of one design, or their names below --out.")
+    ],
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Set runs of one design on several data sets side by side: each comparison's verdict on each, and the mean.
+
+    From 6 data sets on, Friedman's test ranks all variants. The report of one run on several data sets has this table.
+    """
+    from harness import api
+    from harness.analysis.across import places_of
+    from harness.analysis.tables.across import datasets_table
+
+    table = datasets_table(places_of([api.load_run(run, out).data for run in runs]))
+    if as_json:
+        keys = [column.key for column in table.columns]
+        lines = [
+            {"comparison": line.key, **{k: e.value for k, e in zip(keys, line.entries, strict=True)}}
+            for line in table.lines
+        ]
+        print_json({"lines": lines, "notes": list(table.notes)})
+        return
+    print_table(table)
+    print("\n".join(["", table.caption, *table.notes]))
 
 
 def recommend(

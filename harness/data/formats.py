@@ -5,7 +5,6 @@ A fast parser reads them. Where it refuses, the lines are searched for the first
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,9 @@ from harness.data.packed import BLOCK, PACKED, lines_of, open_file, refuse_empty
 from harness.data.roles import chosen, find_roles
 from harness.data.rows import ID, EventRows, faulty
 from harness.errors import InputError
+from harness.reading.bounds import check_size
+from harness.reading.json_text import parse_json
+from harness.reading.parquet import FAULTS, PARQUET_BYTES, check_claims
 
 __all__ = ["FORMATS", "format_of", "json_object", "known_endings", "read_events", "read_texts"]
 
@@ -72,7 +74,10 @@ def read_texts(path: Path) -> tuple[list[dict[str, Any]], Callable[[int], str]]:
     refuse_empty(path)
     kind = format_of(path)
     if kind == "parquet":
-        return _open_parquet(path).read().to_pylist(), lambda row: f"row {row + 1}"
+        try:
+            return _open_parquet(path).read().to_pylist(), lambda row: f"row {row + 1}"
+        except FAULTS as error:
+            raise unreadable(path, error) from None
     if kind == "json":
         found = [(number, json_object(path, number, line)) for number, line in lines_of(path)]
         return [row for _, row in found], lambda row: f"line {found[row][0]}"
@@ -138,8 +143,8 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 def json_object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line.lstrip("\ufeff"))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(line.lstrip("\ufeff"))
+    except ValueError as error:
         raise InputError(
             f"{path}: line {number} is not JSON ({str(error)[:80]}); a log of JSON has one object a line, as in "
             '{"user_id": "u1", "item_id": "i7", "timestamp": 1700000000}'
@@ -153,10 +158,13 @@ def json_object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _open_parquet(path: Path) -> parquet.ParquetFile:
+    check_size(path, PARQUET_BYTES)
     try:
-        return parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        file = parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise unreadable(path, error) from None
+    check_claims(file.metadata, path, "restore it from its source")
+    return file
 
 
 def _parquet(path: Path, columns: Columns | None, only: Sequence[str] | None) -> EventRows:
@@ -170,7 +178,7 @@ def _parquet(path: Path, columns: Columns | None, only: Sequence[str] | None) ->
     texts = [field.name for field in schema if _is_text(field.type)]
     try:
         data = parquet.read_table(path, columns=flat, use_threads=False, read_dictionary=texts)
-    except (pa.ArrowException, OSError) as error:
+    except FAULTS as error:
         raise unreadable(path, error) from None
     if not data.num_rows:
         raise InputError(f"{path} has no rows; restore it from its source")

@@ -19,6 +19,8 @@ PACKED = {".gz": "gzip", ".zst": "zstd"}
 BLOCK = 1 << 25
 """Bytes that a parser takes at once."""
 READ_AHEAD = 1 << 16
+LINE_BYTES = 1 << 25
+"""The longest line; a small packed file may hold one that fills all memory."""
 
 
 def refuse_empty(path: Path) -> None:
@@ -35,7 +37,9 @@ def lines_of(path: Path, *, blank: bool = False) -> Iterator[tuple[int, str]]:
     packed = path.suffix.lower() == ".gz"
     try:
         with gzip.open(path) if packed else io.BufferedReader(open_file(path), READ_AHEAD) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES + 1), b""), 1):
+                if len(line) > LINE_BYTES:
+                    raise InputError(f"{path}: line {number} has more than {LINE_BYTES:,} bytes; restore the file")
                 if blank or line.strip():
                     yield number, decode_line(line, path, number)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:

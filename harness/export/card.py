@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from harness.data.datasets import known
 from harness.interface import Recommender
 from harness.metrics.base import label
 
-__all__ = ["mean_interval", "model_card"]
+__all__ = ["mean_interval", "model_card", "plain_name"]
 
 Interval = tuple[float, float]
 
@@ -31,15 +32,16 @@ def model_card(run: Run, cell: str, model: type[Recommender], name: str, licence
     dataset, variant = line["dataset"], line["variant"]
     spec = known().get(dataset)
     measured = {metric: _measured(run, cell, dataset, variant, metric) for metric in run.metrics}
-    front = _front(run, name, dataset, card, measured, licence)
+    shown = plain_name(dataset)
+    front = _front(run, name, shown, card, measured, licence)
     sections = [
-        f"# {run.label(variant)} on {dataset}",
+        f"# {run.label(variant)} on {shown}",
         f"A sequential recommender trained by the study `{run.name}`: model `{card['model']}`, variant `{variant}`, "
-        f"seed {line['seed']}. It answers {_asked(run)}",
+        f"seed {line['seed']}. {_asked(run)}",
         f"## Metrics\n\n{_metrics(run, measured)}",
         f"## Use\n\n{_use(run, name)}",
         f"## Training\n\n{_training(card)}",
-        f"## Data\n\n{_data(card, dataset, spec)}",
+        f"## Data\n\n{_data(card, shown, spec)}",
         f"## Model\n\n{_model(model)}",
         f"## Upload\n\n```bash\nhf upload USER/{name} {name}\n```\n\n"
         "The command is huggingface_hub's; `hf auth login` comes first.",
@@ -47,6 +49,11 @@ def model_card(run: Run, cell: str, model: type[Recommender], name: str, licence
         f"## Citation\n\n{_citation(model, spec)}",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def plain_name(dataset: str) -> str:
+    """A data set's name; of one that is named by its path the last part, since folders are nobody else's business."""
+    return Path(dataset).name if "/" in dataset else dataset
 
 
 def mean_interval(values: np.ndarray) -> Interval | None:
@@ -98,8 +105,8 @@ def _task_name(run: Run) -> str:
 
 def _asked(run: Run) -> str:
     if run.task == "retrieval":
-        return "which item comes next after a history of items of this catalogue, and no other question."
-    return "with which probability a user takes each action on an item of this catalogue, and no other question."
+        return "Given a history of items of this catalogue, it ranks those that may come next."
+    return "Given a history and an item of this catalogue, it predicts the probability of each action on the item."
 
 
 def _metrics(run: Run, measured: dict[str, dict[str, Any]]) -> str:

@@ -30,7 +30,7 @@ from harness.api import Run
 from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.errors import InputError
-from harness.export.card import model_card
+from harness.export.card import model_card, plain_name
 from harness.export.tables import outside_of
 from harness.files import read_json, write_json, write_text, writing
 from harness.interface import Schema
@@ -102,13 +102,14 @@ def write_hub(
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise InputError(f"--to {to} is there; choose another folder, or delete it")
     model = run.model(variant, seed, dataset, data_root=data_root)
-    cells = run.cells()
-    found = cells[(cells["variant"] == variant) & (cells["seed"] == seed) & (cells["dataset"] == model.log.name)]
-    cell = found["id"].iloc[0]
+    dataset = dataset or run.data.datasets[0]  # a run of several was refused without one
+    cells = run.cells().set_index(["dataset", "variant", "seed"])
+    cell = str(cells.loc[(dataset, variant, seed), "id"])
     card = run.data.cards[cell]
     schema = model.model.schema
     exported = Exported(
-        **{key: card[key] for key in ("model", "task", "dataset", "seed", "config")},
+        **{key: card[key] for key in ("model", "task", "seed", "config")},
+        dataset=plain_name(card["dataset"]),
         variant=variant,
         shape=Shape(
             n_items=schema.n_items,

@@ -26,8 +26,9 @@ def write_top_k(
     dataset: str | None = None,
     candidates: Candidates | None = None,
 ) -> int:
-    """Writes the best ``k`` items of each test user: ``dataset``, ``variant``, ``seed``, ``user``, ``rank`` (from 1),
-    ``item`` and ``score``; returns how many rows. Each of variant, seed and data set that is None stands for all.
+    """Writes the best ``k`` items of each test user: ``dataset``, ``variant``, ``seed`` (and ``draw`` of the codes,
+    where there are several), ``user``, ``rank`` (from 1), ``item`` and ``score``; returns how many rows. Each of
+    variant, seed and data set that is None stands for all.
 
     ``candidates``: the protocol, by default the study's. `harness score` reads the file of one cell back.
 
@@ -43,7 +44,7 @@ def write_top_k(
     frame = run.lists(variant, seed, dataset, candidates)
     frame["items"], frame["scores"] = frame["items"].str[:k], frame["scores"].str[:k]
     frame = frame[frame["items"].str.len() > 0].explode(["items", "scores"], ignore_index=True)
-    cell = ["dataset", "variant", "seed", "user"]
+    cell = [name for name in ("dataset", "variant", "seed", "draw", "user") if name in frame]
     frame["rank"] = frame.groupby(cell, sort=False).cumcount() + 1
     frame = frame.rename(columns={"items": "item", "scores": "score"}).astype({"score": "float32"})
     return _write(frame[[*cell, "rank", "item", "score"]], to)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from harness.errors import InputError
@@ -20,6 +19,7 @@ from harness.items.config import FileCodes, ItemsConfig, ResidualKMeans, Residua
 from harness.items.encoders import ItemData, embed, embedding_key
 from harness.items.index_file import read_index
 from harness.items.quality import code_quality, loss_quality, shared_codes
+from harness.reading.tensors import read_metadata, read_tensors
 
 if TYPE_CHECKING:
     from harness.data.log import EventLog
@@ -135,13 +135,12 @@ def _store(path: Path, made: ItemCodes) -> None:
 def _load(path: Path) -> ItemCodes | None:
     """What was stored, or None if there is nothing or it was damaged since: then it is made again."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            codes, rest = file.get_tensor("codes"), json.loads(file.metadata()["json"])
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        codes, rest = read_tensors(path, "", only=["codes"])["codes"], read_metadata(path, "json", "")
+        rest["quality"].setdefault("warnings", shared_codes(rest["quality"]))  # stored before there were any
+        found = ItemCodes(codes.astype(np.int64), tuple(rest["sizes"]), rest["quality"])
+        return found if found.fingerprint == rest["fingerprint"] else None
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    rest["quality"].setdefault("warnings", shared_codes(rest["quality"]))  # stored before there were any
-    found = ItemCodes(codes.astype(np.int64), tuple(rest["sizes"]), rest["quality"])
-    return found if found.fingerprint == rest["fingerprint"] else None
 
 
 def _make(data: ItemData, unique: bool, cache: Path | None, progress: Callable[[str], None] | None) -> ItemCodes:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from harness.data.cooccurrence import ppmi
@@ -34,6 +33,7 @@ from harness.items.config import (
 )
 from harness.items.text import item_texts
 from harness.items.vector_file import read_vectors, vector_files
+from harness.reading.tensors import read_metadata, read_tensors
 
 if TYPE_CHECKING:
     from harness.data.log import EventLog
@@ -132,10 +132,13 @@ def embed(
 def _load(path: Path) -> tuple[np.ndarray, list[str]] | None:
     """Stored vectors and the warnings of when they were made; None where there are none, or damaged ones."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            return file.get_tensor("vectors"), json.loads((file.metadata() or {}).get("warnings", "[]"))
-    except (FileNotFoundError, SafetensorError, ValueError):
+        vectors = read_tensors(path, "", only=["vectors"])["vectors"]
+    except InputError:
         return None
+    try:
+        return vectors, read_metadata(path, "warnings", "", list[str])
+    except InputError:  # stored before there were any
+        return vectors, []
 
 
 def embedding_key(data: ItemData, config: Encoder) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from harness.errors import InputError
+from harness.errors import InputError, in_one_line, shortened
 from harness.items.config import FileVectors
+from harness.reading.bounds import JSON_BYTES, read_bytes
+from harness.reading.json_text import parse_json
+from harness.reading.tensors import FAULTS, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,16 +105,19 @@ def read_vectors(items: Sequence[str], config: FileVectors, where: str = "items.
 
 def _lines(path: Path, where: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path, JSON_BYTES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise InputError(f"{where}.ids {path} can't be read as UTF-8 text ({error})") from None
+    except InputError as error:
+        raise InputError(f"{where}.ids {error}") from None
 
 
 def _npy(path: Path, config: FileVectors, where: str) -> tuple[np.ndarray, None]:
     try:
-        return np.load(path, allow_pickle=False), None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{where}.path {path} can't be read as a NumPy array of numbers ({error})") from None
+        return read_array(path), None
+    except ValueError as error:
+        reason = shortened(in_one_line(error))
+        raise InputError(f"{where}.path {path} can't be read as a NumPy array of numbers ({reason})") from None
 
 
 def _safetensors(path: Path, config: FileVectors, where: str) -> tuple[np.ndarray, list[str] | None]:
@@ -123,15 +128,16 @@ def _safetensors(path: Path, config: FileVectors, where: str) -> tuple[np.ndarra
                 raise InputError(f"{where}.path {path} has no tensor 'vectors', but: {', '.join(sorted(names))}")
             vectors = file.get_tensor("vectors")
             numbers = file.get_tensor("ids") if "ids" in names else None
-    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two: no such type in NumPy
-        raise InputError(f"{where}.path {path} can't be read ({error}); store float32 as safetensors") from None
+    except FAULTS as error:
+        reason = shortened(in_one_line(error))
+        raise InputError(f"{where}.path {path} can't be read ({reason}); store float32 as safetensors") from None
     if numbers is not None:
         return vectors, [str(number) for number in numbers.ravel().tolist()]
     if listed is None:
         return vectors, None
     try:
-        ids = json.loads(listed)
-    except (ValueError, RecursionError):
+        ids = parse_json(listed)
+    except ValueError:
         ids = None
     if not isinstance(ids, list):
         raise InputError(f"{where}.path {path}: 'ids' in its metadata is not a JSON list; write one id for each row")
@@ -140,12 +146,13 @@ def _safetensors(path: Path, config: FileVectors, where: str) -> tuple[np.ndarra
 
 def _parquet(path: Path, config: FileVectors, where: str) -> tuple[np.ndarray, list[str]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from harness.reading.parquet import read_parquet
 
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{where}.path {path} can't be read as Parquet ({error})") from None
+        table = read_parquet(path, None, "give another", {})
+    except InputError as error:
+        raise InputError(f"{where}.path can't be read: {error}") from None
     key = config.ids or "item_id"
     if key not in table.column_names:
         raise InputError(
@@ -180,6 +187,9 @@ def _rows(column: pa.ChunkedArray, where: str) -> np.ndarray:
     if len(widths) != 1:
         raise InputError(f"{where}: its lists are of different lengths ({sorted(widths)[:5]}); give each the same")
     try:
-        return np.array(rows, dtype=np.float32)
+        found = np.array(rows, dtype=np.float32)
+        if found.ndim != 2:
+            raise ValueError
+        return found
     except (TypeError, ValueError):
         raise InputError(f"{where}: its lists hold something else than numbers; store lists of floats") from None

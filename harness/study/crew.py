@@ -173,7 +173,7 @@ class _Started:
     worker: Worker
 
     def last_words(self) -> str:
-        lines = [line for line in self.log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         return lines[-1].removeprefix("error: ") if lines else f"nothing in {self.log}"
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.analysis.pairs import declared_pairs
 from harness.data.config import DataConfig
-from harness.errors import InputError, nearest
+from harness.errors import InputError, nearest, shortened
 from harness.items.config import ItemsConfig
 from harness.metrics import check_metric, find, lower_is_better
 from harness.probes.base import find_probe
@@ -20,12 +20,15 @@ from harness.settings import Settings, parse
 from harness.trackers import find_tracker
 from harness.training_config import Budget
 
-__all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
+__all__ = ["NAME", "Confirm", "Space", "Study", "Variant", "checked_names"]
 
-NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+NAME = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
+MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
+"""The second is what the generators of all libraries take."""
+LONGEST_NAME = 100
 OWN_TABLES = (
-    *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
-    *("published", "tuning", "cost"),
+    *("differences", "datasets", "references", "relative", "per-action", "candidates", "history-length", "targets"),
+    *("published", "tuning", "cost", "variance"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
@@ -35,7 +38,7 @@ class Variant(Settings):
     """One arm of the comparison: a model and what is set differently."""
 
     model: str
-    label: str | None = None
+    label: str | None = Field(None, max_length=200)
     """How tables and figures call it; the variant's key where absent."""
     set: dict[str, Any] = Field(default_factory=dict)
 
@@ -103,6 +106,16 @@ class Space(Settings):
         return low <= value <= high and (not self.whole or float(value).is_integer())
 
 
+class Confirm(Settings):
+    """The best trials of a search, trained again with new seeds before one is chosen: the best of many single runs is
+    the luckiest as much as the best, and its value optimistic."""
+
+    top: int = Field(3, ge=1)
+    """So many trials, by their validation value in the search."""
+    seeds: int = Field(3, ge=1)
+    """With so many new seeds each; the mean over these and the search's own run decides."""
+
+
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -114,6 +127,9 @@ class Study(Settings):
     """Data set -> what is set differently there; a plain list of names will do."""
     seeds: tuple[int, ...]
     """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
+    codes: int = Field(1, ge=1)
+    """How often item codes are drawn: each seed trains with each draw, so that verdicts hold for new codes too. The
+    draw gives the seed of whatever is random in making codes; models without codes, or with a file's, have one."""
     control: str | None = None
     """The variant that the others are compared with."""
     contrasts: Literal["all-pairs"] | tuple[tuple[str, str], ...] = ()
@@ -150,8 +166,9 @@ class Study(Settings):
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
-    test: Literal["t", "exact", "wilcoxon"] = "t"
-    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
+    test: Literal["t", "exact", "wilcoxon", "pooled"] = "t"
+    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, Wilcoxon's, or the
+    t-test with one variance of all arms (block ANOVA), where a check finds these alike; else it is the paired one."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
     looks: int = Field(1, ge=1)
@@ -164,6 +181,9 @@ class Study(Settings):
     prune_after: float = Field(0.5, ge=0, le=1)
     """The share of its epochs that a trial of ``harness tune`` trains before it may be pruned, so that slow starters
     are not cut off; 1: none is pruned."""
+    confirm: Confirm | None = Confirm()
+    """How ``harness tune`` chooses among the best trials of a search, the same for every variant; null: the best one
+    is taken by its single run."""
     tuned: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """Data set -> variant -> what ``harness tune`` found there, set after all else."""
 
@@ -218,12 +238,16 @@ class Study(Settings):
     @classmethod
     def _count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            if value < 1:
-                raise ValueError("a study needs at least one seed")
+            if not 1 <= value <= MOST_SEEDS:
+                raise ValueError(f"a study needs at least one seed, and at most {MOST_SEEDS}")
             return tuple(range(value))
-        listed = isinstance(value, (list, tuple)) and all(type(seed) is int and seed >= 0 for seed in value)
-        if not value or not listed or len(set(value)) != len(value):
-            raise ValueError("seeds are a number of them, or a list of different whole numbers from 0 on")
+        listed = isinstance(value, (list, tuple)) and all(
+            type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in value
+        )
+        if not value or not listed or len(set(value)) != len(value) or len(value) > MOST_SEEDS:
+            raise ValueError(
+                f"seeds are a number of them, or a list of different whole numbers from 0 to {LARGEST_SEED}"
+            )
         return tuple(value)
 
     @model_validator(mode="before")
@@ -254,9 +278,13 @@ class Study(Settings):
         if self.control in self.references:
             raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
         self._check_contrasts()
+        if self.codes > 1 and self.test != "t":
+            raise ValueError(f"codes: {self.codes} needs test: t, as '{self.test}' over seeds knows nothing of draws")
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
+        if self.task != "retrieval" and self.data.targets != "last":
+            raise ValueError("'data.targets' is for retrieval; action prediction predicts every event: leave it out")
         _ = self.tracked  # refuses what it does not know
         for name in self.measured:
             if self.task not in find_probe(name).tasks and name in self.probes:
@@ -338,7 +366,7 @@ class Study(Settings):
         return declared_pairs(self.variants, self.control, self.references, self.contrasts)
 
     def label(self, variant: str) -> str:
-        return self.variants[variant].label or variant
+        return " ".join((self.variants[variant].label or variant).split())
 
 
 def checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
@@ -346,6 +374,10 @@ def checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
     for name in variants:
         if not name or "/" in name or name != name.strip():
             raise ValueError(f"'{name}' can't name a variant; choose a name without '/' and without spaces around it")
+        if len(name) > LONGEST_NAME or len(name.splitlines()) > 1:
+            raise ValueError(
+                f"'{shortened(name, 40)}' can't name a variant; choose one line of at most {LONGEST_NAME} letters"
+            )
     return variants
 
 

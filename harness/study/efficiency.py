@@ -32,6 +32,7 @@ from harness.files import read_json, write_json, write_text
 from harness.interface import Batch, Recommender, Schema, Task
 from harness.memory import PeakMemory
 from harness.provenance import git_state, hardware, versions
+from harness.reading import shapes
 from harness.registry import load_model
 from harness.settings import Settings, parse
 from harness.study.efficiency_design import EfficiencyStudy
@@ -179,7 +180,7 @@ def run_efficiency(
     _check(study)
     path, design = folder / MEASUREMENTS, study.model_dump(mode="json")
     if path.exists() and not accept_change:
-        if read_json(path).get("study") != design:
+        if read_json(path, shapes.Measurements)["study"] != design:
             raise InputError(
                 f"{path} was measured under another design; name another folder with --name, or measure again in "
                 "this one with --accept-change"

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from harness.analysis.run_files import CATALOGUES, LISTS
 from harness.errors import InputError
-from harness.files import read_json, write_json, writing
+from harness.files import refuse_links, write_json, writing
 from harness.interface import Recommender
 from harness.metrics import find
 from harness.provenance import git_state, hardware, versions
+from harness.reading.parquet import read_parquet
 from harness.settings import Settings, parse
 from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, Cell, Inputs, make_cells
 from harness.study.design import Study
-from harness.study.folder import RunFolder
+from harness.study.folder import CELL_REMEDY, RunFolder
 from harness.study.run_cell import build_model, load_weights, task_data, write_evidence, write_findings
 from harness.tasks.base import TaskData
 
@@ -75,14 +75,15 @@ def evaluate_run(
     Raises:
         InputError: the folder holds no run, its data can't be read, or it can't be written.
     """
+    refuse_links(folder.path)
     design, extra = folder.read_design()
-    cells = {(c.dataset, c.arm.variant, c.seed): c for c in make_cells(design, inputs)}
+    cells = {(c.dataset, c.arm.variant, c.seed, c.draw): c for c in make_cells(design, inputs)}
     found = []
     for entry in extra.get("cells", []):
         if not folder.is_finished(entry["id"]):
             continue
-        name = f"{entry['dataset']} / {entry['variant']} / seed {entry['seed']}"
-        cell = cells.get((entry["dataset"], entry["variant"], entry["seed"]))
+        cell = cells.get((entry["dataset"], entry["variant"], entry["seed"], entry.get("draw", 0)))
+        name = cell.name if cell else f"{entry['dataset']} / {entry['variant']} / seed {entry['seed']}"
         outcome = _evaluate(folder, study, entry["id"], cell, inputs, again, device)
         found.append(Evaluated(entry["id"], name, outcome, left=outcome not in (DONE, UP_TO_DATE)))
         say(f"  {outcome}  {name}")
@@ -93,7 +94,7 @@ def _evaluate(
     folder: RunFolder, study: Study, cell_id: str, cell: Cell | None, inputs: Inputs, again: bool, device: str
 ) -> str:
     path = folder.cell(cell_id)
-    card = read_json(path / "cell.json")
+    card = folder.card(cell_id)
     probes = {name: options for name, options in study.measured.items() if again or _unmeasured(card, name, options)}
     ranked = study.task == "retrieval"
     needs = {need for name in study.metrics for need in find(name).needs}
@@ -155,7 +156,7 @@ def _replace(
 def _moved(path: Path, staged: Path) -> int:
     """How many targets have another rank than before: 0 on the machine and with the versions that trained the cell."""
     before, after = (
-        pq.read_table(folder / "rows.parquet", columns=["rank_all"])["rank_all"].to_pandas().to_numpy(float)
+        read_parquet(folder / "rows.parquet", ["rank_all"], CELL_REMEDY)["rank_all"].to_pandas().to_numpy(float)
         for folder in (path, staged)
     )
     if len(before) != len(after):
@@ -181,4 +182,4 @@ def _prints(card: dict[str, Any]) -> tuple[str, str]:
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
     """What a trained model was built from."""
-    return {key: values.get(key) for key in ("model", "config", "data", "items", "seed")}
+    return {key: values.get(key) for key in ("model", "config", "data", "items", "seed", "draw")}

@@ -17,9 +17,12 @@ import filelock
 import yaml
 
 from harness.errors import InputError
-from harness.files import digest, is_unfinished, read_json, write_json, write_text, writing
+from harness.files import digest, is_unfinished, refuse_links, write_json, write_text, writing
+from harness.reading import shapes
+from harness.reading.bounds import DESIGN_NODES
+from harness.reading.json_text import check_shape, read_json
+from harness.reading.yaml_text import read_yaml
 from harness.settings import parse
-from harness.strict_yaml import load_yaml
 from harness.study.design import Study
 
 __all__ = ["HOST", "Design", "RunFolder"]
@@ -31,6 +34,7 @@ HOST = socket.gethostname()
 BEAT_SECONDS = 20
 """How often the worker of a cell leaves a sign of life."""
 
+CELL_REMEDY = "restore it from a copy, or delete the cell's folder to train it again"
 CELL_FILES = ("cell.json", "history.csv", "rows.parquet", "metrics.json", "cost.json")
 """What a finished cell must have; the weights may have been left out of a copy."""
 
@@ -67,7 +71,7 @@ class RunFolder:
 
         wanted = training(json.loads(json.dumps(identity)))
         for weights in sorted(self.path.glob("cells/*/model.safetensors")):
-            if training(read_json(weights.parent / "cell.json")) == wanted:
+            if training(read_json(weights.parent / "cell.json", shapes.Card, CELL_REMEDY)) == wanted:
                 return weights.parent
         return None
 
@@ -83,7 +87,11 @@ class RunFolder:
 
     def failure(self, cell_id: str) -> dict[str, Any] | None:
         path = self.failed(cell_id) / "failure.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path, shapes.Failure, "delete it, and the cell is tried again") if path.exists() else None
+
+    def card(self, cell_id: str) -> dict[str, Any]:
+        """``cell.json`` of a finished cell. Raises InputError where it is missing or damaged."""
+        return read_json(self.cell(cell_id) / "cell.json", shapes.Card, CELL_REMEDY)
 
     def check(self, cell_id: str) -> None:
         """Raises InputError if a finished cell lacks one of its files."""
@@ -127,8 +135,8 @@ class RunFolder:
     def holder(self, cell_id: str) -> str | None:
         """Name of the worker that took the cell last, dead or alive."""
         try:
-            return read_json(self.running(cell_id) / "worker.json")["worker"]
-        except (InputError, KeyError, TypeError):
+            return read_json(self.running(cell_id) / "worker.json", shapes.WorkerSign)["worker"]
+        except InputError:
             return None
 
     def last_beat(self, cell_id: str) -> float | None:
@@ -139,7 +147,8 @@ class RunFolder:
 
     @contextmanager
     def run_lock(self) -> Iterator[bool]:
-        """Yields whether no other process runs this folder as a whole."""
+        """Yields whether no other process runs this folder as a whole. Raises InputError as :func:`refuse_links`."""
+        refuse_links(self.path)
         with _lock(self.path / ".lock") as mine:
             yield mine
 
@@ -163,13 +172,12 @@ class RunFolder:
 
     def read_design(self) -> Design:
         """The design as it was run, and what stands beside it (the cells, the fidelity cards)."""
-        try:
-            raw = load_yaml(self.design.read_text(encoding="utf-8"))
-            own = {key: value for key, value in raw.items() if key in Study.model_fields}
-        except FileNotFoundError:
-            raise InputError(f"{self.path} holds no study: {self.design.name} is missing") from None
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-            raise InputError(f"{self.design} is damaged; restore it, or delete it and run the study again") from None
+        if not self.design.exists():
+            raise InputError(f"{self.path} holds no study: {self.design.name} is missing")
+        remedy = "restore it, or delete it and run the study again"
+        raw = read_yaml(self.design, remedy, DESIGN_NODES)
+        check_shape(raw, shapes.Beside, self.design, remedy)
+        own = {key: value for key, value in raw.items() if key in Study.model_fields}
         study = parse(Study, own, str(self.design))
         return study, {key: value for key, value in raw.items() if key not in own}
 

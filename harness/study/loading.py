@@ -7,11 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from harness.errors import InputError, nearest
+from harness.errors import InputError, nearest, shortened, shown
+from harness.reading.bounds import DESIGN_NODES, YAML_NODES, first_odd
+from harness.reading.yaml_text import read_yaml, yaml_value
 from harness.settings import Settings, parse
-from harness.strict_yaml import load_yaml
 from harness.study.design import Space, Study
 from harness.study.efficiency_design import EFFICIENCY, EfficiencyStudy
 
@@ -149,19 +148,14 @@ def _read(name: str) -> dict[str, Any]:
     known = study_files()
     path = known.get(name)
     if path is None:
+        if odd := first_odd(name):
+            raise InputError(f"unknown study {shown(name)}: a name can't hold the character U+{ord(odd[0]):04X}")
         path = Path(name)
         if path.suffix not in {".yaml", ".yml"}:
             raise InputError(f"unknown study '{name}'; {nearest(name, known)} (the path of a study file ends in .yaml)")
         if not path.is_file():
             raise InputError(f"there is no study file {path}")
-    try:
-        raw = load_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path} is no valid YAML{place}: {getattr(error, 'problem', error)}") from None
+    raw = read_yaml(path, nodes=DESIGN_NODES if (path.parent / "cells").is_dir() else YAML_NODES)
     if not isinstance(raw, dict):
         raise InputError(f"{path} holds no study: expected keys such as 'study', 'datasets' and 'variants'")
     return raw
@@ -173,11 +167,8 @@ def _apply(raw: dict[str, Any], setting: str, kind: type[Settings]) -> None:
     path, sign, text = setting.partition("=")
     parts = path.strip().split(".")
     if not sign or not all(parts):
-        raise InputError(f"--set {setting}: write it as key=value, for example --set budget.epochs=10")
-    try:
-        value = load_yaml(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {setting}: the value is no valid YAML") from None
+        raise InputError(f"--set {shortened(setting, 80)}: write it as key=value, for example --set budget.epochs=10")
+    value = yaml_value(text, f"--set {shortened(setting, 80)}")
     if parts[0] not in kind.model_fields:
         parts = ["common", *parts]
     depth = DOTTED.get(parts[0], len(parts))
@@ -190,7 +181,7 @@ def _apply(raw: dict[str, Any], setting: str, kind: type[Settings]) -> None:
         if place.get(part) is None:
             place[part] = {}
         if not isinstance(place[part], dict):
-            raise InputError(f"--set {setting}: '{'.'.join(outer[:depth])}' holds no keys")
+            raise InputError(f"--set {shortened(setting, 80)}: '{'.'.join(outer[:depth])}' holds no keys")
         place = place[part]
     place[last] = value
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.errors import InputError
 from harness.files import read_json
+from harness.reading import shapes
 from harness.study.cells import Cell
 from harness.study.folder import RunFolder
 
@@ -84,7 +85,7 @@ class Display:
             self.live.update(self._bars(under_way, left))
         elif time.time() - self.last_line >= PLAIN_SECONDS and len(self.reported) < len(self.cells):
             self.last_line = time.time()
-            now = ", ".join(f"{c.arm.variant} seed {c.seed} {_where(p)}" for c, p in under_way)
+            now = ", ".join(f"{c.arm.variant} {c.run} {_where(p)}" for c, p in under_way)
             self.say(f"  {len(self.reported)}/{len(self.cells)} cells, {left}; now: {now or 'starting'}")
 
     def _under_way(self) -> list[tuple[Cell, dict[str, Any]]]:
@@ -123,20 +124,23 @@ class Display:
         """Seconds that a finished cell trained and validated; 0 of a model without parameters."""
         if cell_id not in self.spent:
             try:
-                cost = read_json(self.folder.cell(cell_id) / "cost.json")
+                cost = read_json(self.folder.cell(cell_id) / "cost.json", shapes.Cost)
                 self.spent[cell_id] = sum(float(cost.get(f"{part}_seconds", 0)) for part in PARTS)
             except (InputError, TypeError, ValueError, AttributeError):
                 self.spent[cell_id] = None
         return self.spent[cell_id]
 
     def _bars(self, under_way: list[tuple[Cell, dict[str, Any]]], left: str) -> Group:
-        overall = Progress(
-            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        overall, epochs = (
+            Progress(
+                TextColumn("{task.description}", markup=False),  # names may hold brackets
+                BarColumn(30),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
+            for _ in range(2)
         )
         overall.add_task("cells".ljust(44), total=len(self.cells), completed=len(self.reported), note=left)
-        epochs = Progress(
-            TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
-        )
         for cell, progress in under_way:
             value = "" if progress["value"] is None else f"validation {progress['value']:.4f}"
             name = cell.name if len(cell.name) <= 42 else cell.name[:41] + "…"
@@ -152,7 +156,7 @@ class Display:
 def _progress(running: Path) -> dict[str, Any] | None:
     path = running / "progress.json"
     try:
-        return read_json(path) if path.exists() else None
+        return read_json(path, shapes.Progress) if path.exists() else None
     except InputError:
         return None
 

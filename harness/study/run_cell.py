@@ -15,17 +15,20 @@ import torch
 from safetensors.torch import save
 
 from harness.analysis.run_files import CATALOGUES, LISTS
-from harness.errors import InputError
+from harness.errors import InputError, in_one_line, shortened
 from harness.files import digest, read_json, whole_file, write_json, writing
 from harness.interface import Recommender, Task
 from harness.metrics import find
 from harness.probes import find_probe
 from harness.provenance import git_state, hardware, versions
+from harness.reading import shapes
+from harness.reading.csv_text import read_csv
+from harness.reading.tensors import read_tensors
 from harness.settings import Settings
 from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
-from harness.study.folder import RunFolder
+from harness.study.folder import CELL_REMEDY, RunFolder
 from harness.study.tracking import Tracking
 from harness.tasks.base import Predictions, TaskData
 from harness.tasks.lists import write_table
@@ -53,7 +56,7 @@ def task_data(study: Study, cell: Cell, inputs: Inputs, device: str) -> TaskData
 
 def build_model(cell: Cell, data: TaskData, inputs: Inputs) -> Recommender:
     """The cell's model with the weights that its seed gives it."""
-    codes = inputs.codes(cell.dataset, cell.arm)
+    codes = inputs.codes(cell.dataset, cell.arm, cell.draw)
     schema = data.schema(codes.codes, codes.sizes) if codes else data.schema()
     torch.manual_seed(cell.seed)
     return cell.arm.model(cell.arm.config, schema).to(data.device)
@@ -115,16 +118,16 @@ def run_cell(
     if study.keep_last_state and last.exists():  # a model without parameters has none
         keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
-    record = _record(study, cell, fitted, value, started, device) | _origin(fitted, twin)
+    record = _record(study, cell, fitted, value, started, device) | _origin(folder, fitted, twin)
     write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value
 
 
-def _origin(fitted: Fitted, twin: Path | None) -> dict[str, Any]:
+def _origin(folder: RunFolder, fitted: Fitted, twin: Path | None) -> dict[str, Any]:
     """The cells that a cell owes its training to, or a part of it, for its record."""
     if twin is not None:
-        trained = read_json(twin / "cell.json")
+        trained = folder.card(twin.name)
         return {"weights_of": {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}}
     return {"continued_from": fitted.origin} if fitted.origin else {}
 
@@ -204,21 +207,18 @@ def _write_weights(path: Path, model: Recommender, cell: Cell) -> None:
 
 def load_weights(model: Recommender, path: Path) -> None:
     """Puts a finished cell's weights into ``model``. Raises InputError where they don't fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    remedy = "delete it to train the cell again"
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise InputError(
-            f"{path} can't be loaded ({str(error).splitlines()[0]}); delete it to train the cell again"
-        ) from None
+        model.load_state_dict(read_tensors(path, remedy, "pt"))
+    except RuntimeError as error:
+        raise InputError(f"{path} can't be loaded ({shortened(in_one_line(error), 200)}); {remedy}") from None
 
 
 def _fitted_before(cell: Path, model: Recommender) -> Fitted:
     """The training of a finished cell, its weights put into ``model``."""
     load_weights(model, cell / "model.safetensors")
-    outcome = read_json(cell / "cell.json")["outcome"]
-    with open(cell / "history.csv", newline="", encoding="utf-8") as file:
-        history: list[dict[str, Any]] = list(csv.DictReader(file))
-    return Fitted(outcome["best_epoch"], outcome["epochs"], outcome["stopped"], history, read_json(cell / "cost.json"))
+    outcome = read_json(cell / "cell.json", shapes.Card, CELL_REMEDY)["outcome"]
+    lines = read_csv(cell / "history.csv", CELL_REMEDY, dtype=str, keep_default_na=False).to_dict("records")
+    history = [{str(name): value for name, value in line.items()} for line in lines]
+    cost = read_json(cell / "cost.json", shapes.Cost, CELL_REMEDY)
+    return Fitted(outcome["best_epoch"], outcome["epochs"], outcome["stopped"], history, cost)

@@ -31,8 +31,8 @@ from harness.study.worker import record_failure
 
 __all__ = ["Outcome", "Settings", "prepare", "queue_study", "run_study"]
 
-WIDENED = ("datasets", "seeds", "variants")
-WORDS = ("title", "question", "metrics", "tables", "search", "trackers", "keep_last_state")
+WIDENED = ("datasets", "seeds", "codes", "variants")
+WORDS = ("title", "question", "metrics", "tables", "search", "confirm", "trackers", "keep_last_state")
 """Keys that decide no cell's result and no verdict, and may change between runs."""
 
 
@@ -105,7 +105,7 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
             "run": settings.name,
             "queue": name,
             "started_in": os.path.relpath(Path.cwd(), folder.path.resolve()),
-            "cells": [{"id": c.id, "dataset": c.dataset, "variant": c.arm.variant, "seed": c.seed} for c in cells],
+            "cells": [{"id": c.id, **c.entry} for c in cells],
             "fidelity": fidelity,
         },
     )
@@ -201,7 +201,7 @@ def _check_unchanged(folder: RunFolder, study: Study, allowed: tuple[str, ...]) 
 def _contains(new: Any, old: Any) -> bool:
     if isinstance(old, dict):
         return all(key in new and {**new[key], "label": None} == {**old[key], "label": None} for key in old)
-    return set(old) <= set(new)
+    return old <= new if isinstance(old, int) else set(old) <= set(new)
 
 
 def _differences(path: str, old: Any, new: Any) -> list[str]:
@@ -222,7 +222,7 @@ def _summarise(study: Study, cells: list[Cell], settings: Settings) -> None:
     for cell in cells:
         failure = folder.failure(cell.id)
         status = "finished" if folder.is_finished(cell.id) else "failed" if failure else "unfinished"
-        entry = {"id": cell.id, "dataset": cell.dataset, "variant": cell.arm.variant, "seed": cell.seed}
+        entry = {"id": cell.id, **cell.entry}
         listed.append({**entry, "status": status} | ({"reason": failure["reason"]} if failure else {}))
     folder.write_summary(
         {

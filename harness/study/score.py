@@ -24,7 +24,7 @@ from harness.data.log import EventLog
 from harness.data.splits import Evaluated, Split
 from harness.data.targets import known_of
 from harness.errors import InputError, nearest
-from harness.files import digest, file_digest, whole_file, write_json, write_text, writing
+from harness.files import digest, file_digest, refuse_links, whole_file, write_json, write_text, writing
 from harness.metrics.ranking import per_user
 from harness.provenance import git_state, versions
 from harness.settings import from_pairs, parse
@@ -88,6 +88,7 @@ def score_alone(
     Raises:
         InputError: see :func:`harness.analysis.predictions.rank_predictions`; or the folder holds a run already.
     """
+    refuse_links(folder.path)
     if folder.design.exists():
         raise InputError(
             f"{folder.path} holds a run already; choose another --name, or add the predictions to that run with "
@@ -123,6 +124,7 @@ def add_to_run(
             of another task, has no such data set or seed, was made from other data, or has such a variant or cell
             already.
     """
+    refuse_links(folder.path)
     study, _ = folder.read_design()
     run = load_run(folder.path)
     _check_study(study, dataset)

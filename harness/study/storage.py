@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 from harness.errors import InputError
+from harness.passwords import without_passwords
 
 __all__ = [
     "PATIENCE_SECONDS",
@@ -23,7 +23,6 @@ __all__ = [
     "is_storage_error",
     "open_storage",
     "reason_of",
-    "without_passwords",
 ]
 
 T = TypeVar("T")
@@ -77,7 +76,7 @@ def absolute(url: str) -> str:
     """The URL with the path of an SQLite file made absolute, so that it holds in any folder."""
     try:
         parts = sqlalchemy.make_url(url)
-    except sqlalchemy.exc.ArgumentError:  # opening it will say so
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # opening it will say so
         return url
     if not parts.drivername.startswith("sqlite") or parts.database in {None, "", ":memory:"}:
         return url
@@ -146,9 +145,3 @@ def is_storage_error(error: BaseException | None) -> bool:
 def reason_of(error: BaseException) -> str:
     """The first line of what lies at the bottom of a storage's error."""
     return without_passwords((str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0])
-
-
-def without_passwords(text: str) -> str:
-    """``text`` with the passwords of all URLs in it replaced by three asterisks."""
-    text = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"([?&]password=)[^&\s'\"]*", r"\1***", text)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.errors import CellFailed, InputError, Interrupted
-from harness.files import write_json
+from harness.errors import LONGEST, CellFailed, InputError, Interrupted, shortened
+from harness.files import refuse_links, write_json
 from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
 from harness.study.folder import HOST, Design, RunFolder
@@ -64,6 +64,7 @@ def work(
             return bool(asked) or (parent is not None and os.getppid() != parent)
 
         torch.set_num_threads(threads)
+        refuse_links(folder.path)
         design = folder.read_design()
         shared: Work
         if is_tuning(design):
@@ -181,6 +182,7 @@ def _train(
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         if _is_out_of_memory(error):
             reason = f"out of memory ({error}); lower training.batch_size or the model's size"
+        reason = shortened(reason, LONGEST)
         record_failure(folder, cell, reason, None if expected else traceback.format_exc())
         write_history(folder.failed(cell.id) / "history.csv", history)
         raise CellFailed(reason) from error
@@ -196,9 +198,7 @@ def record_failure(folder: RunFolder, cell: Cell, reason: str, trace: str | None
     """Leaves why a cell failed beside the finished ones."""
     failure = {
         "id": cell.id,
-        "dataset": cell.dataset,
-        "variant": cell.arm.variant,
-        "seed": cell.seed,
+        **cell.entry,
         "reason": reason,
         "traceback": trace,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

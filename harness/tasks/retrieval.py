@@ -1,4 +1,4 @@
-"""Retrieval: rank the whole catalogue for the next item, one row per user.
+"""Retrieval: rank the whole catalogue for the next item, one row per target.
 
 No candidate is sampled. Two protocols are read off the same scores: in ``all`` the whole catalogue is ranked,
 so an item of the history may be recommended again; in ``unseen`` the user's whole history is removed first.

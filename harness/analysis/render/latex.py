@@ -11,6 +11,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from harness.analysis.render.breaks import BREAKS
 from harness.analysis.table import Line, Table
 
 __all__ = ["DEFAULT_WIDTHS", "Widths", "escape_latex", "latex", "two_column_latex", "widths_of"]
@@ -77,14 +78,21 @@ _TEX = {
 }  # fmt: skip
 
 
+_DIRECTIONS = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe0e\ufe0f\ufeff]")
+_BEYOND = re.compile("[^\x00-\u024f\u2000-\u22ff\ufb00-\ufb06]")
+"""Letters that pdfLaTeX has no font for by itself, once those above are replaced."""
+
+
 def escape_latex(text: str) -> str:
-    """Plain text with everything escaped that LaTeX reads as a command. Letters stay as they are (UTF-8)."""
+    """Plain text with everything escaped that LaTeX reads as a command. Letters stay as they are (UTF-8); what only
+    directs them, which LaTeX knows no letter for, is left out."""
+    text = _DIRECTIONS.sub("", BREAKS.sub(" ", text))
     return "".join(_TEX.get(character, character) for character in text)
 
 
 def latex(table: Table, widths: Widths = DEFAULT_WIDTHS) -> str:
     """A ``table`` environment for a paper with one column."""
-    return _comment(widths) + _environment(table, "table", widths.text, _SIZES)
+    return _comment(widths) + _with_letters(_environment(table, "table", widths.text, _SIZES))
 
 
 def two_column_latex(table: Table, widths: Widths = DEFAULT_WIDTHS) -> str:
@@ -95,7 +103,17 @@ def two_column_latex(table: Table, widths: Widths = DEFAULT_WIDTHS) -> str:
     sizes, every = _SIZES[1:3], list(range(len(table.columns)))
     narrow = _width(table, every, sizes[-1], widths.column) <= widths.column
     width, name = (widths.column, "table") if narrow else (widths.both, "table*")
-    return _comment(widths) + _environment(table, name, width, sizes)
+    return _comment(widths) + _with_letters(_environment(table, name, width, sizes))
+
+
+def _with_letters(code: str) -> str:
+    """The code below a line that says what its letters need, where they need something."""
+    if not _BEYOND.search(code):
+        return code
+    return (
+        "% This table has letters beyond Latin: compile it with LuaLaTeX or XeLaTeX and a font that has them, set\n"
+        "% with the package fontspec, as in \\setmainfont{Noto Serif CJK SC}.\n" + code
+    )
 
 
 def _comment(widths: Widths) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.analysis.render.breaks import BREAKS
 from harness.analysis.table import Entry, Table
 
 __all__ = ["markdown"]
@@ -26,9 +27,10 @@ def markdown(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    for letter in ("\\", "|", "*", "_"):
+    text = BREAKS.sub(" ", text)
+    for letter in ("\\", "|", "*", "_", "`"):
         text = text.replace(letter, f"\\{letter}")
-    return text.replace("<", "&lt;")
+    return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _shown(entry: Entry) -> str:

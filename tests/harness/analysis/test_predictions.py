@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -279,7 +281,7 @@ def test_bad_files_are_one_clear_line(tmp_path, spoil, message):
     ("name", "content", "message"),
     [
         ("them.csv", b"", "can't be read as csv"),
-        ("them.parquet", b"PAR1 and no more", "can't be read as parquet"),
+        ("them.parquet", b"PAR1 and no more", "them.parquet is damaged"),
         ("them.trec", b"", "holds no prediction"),
         ("them.trec", b"u01 Q0 001 1 0.5\n", "no prediction"),  # five fields are read: the tag is nobody's business
         ("them.trec", b"u01 Q0 001 1\n", "line 1: the score is missing"),
@@ -308,5 +310,13 @@ def test_truncated_parquet(tmp_path):
     path = tmp_path / "them.parquet"
     pq.write_table(pa.table({"user": ["u01"], "item": ["001"], "score": [1.0]}), path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match="can't be read as parquet"):
+    with pytest.raises(InputError, match=r"them.parquet is damaged"):
         rank_predictions(path, make_truth())
+
+
+def test_one_list_per_user_does_not_answer_for_several_targets(tmp_path):
+    truth = make_truth()
+    several = dataclasses.replace(truth, who=np.repeat(truth.who, 2), target=np.repeat(truth.target, 2))
+    some_scores(truth, 0).to_csv(tmp_path / "them.csv", index=False)
+    with pytest.raises(InputError, match=r"one list per user; set data\.targets to first or last"):
+        rank_predictions(tmp_path / "them.csv", several)

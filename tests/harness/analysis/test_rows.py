@@ -78,7 +78,7 @@ def _edit(path, change):
     ("damage", "message"),
     [
         (lambda d, c: (d / "study.yaml").unlink(), "is .* the folder of a run"),
-        (lambda d, c: (d / "study.yaml").write_text("a: [1"), "no valid YAML"),
+        (lambda d, c: (d / "study.yaml").write_text("a: [1"), "not valid YAML"),
         (lambda d, c: (d / "study.yaml").write_text("study: x\n"), "lacks 'task'"),
         (lambda d, c: (c / "cell.json").write_text("{"), "not valid JSON"),
         (lambda d, c: _edit(c / "cell.json", lambda v: v.update(seed=99)), "'seed' is 99"),

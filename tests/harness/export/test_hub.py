@@ -124,6 +124,24 @@ def test_a_model_that_needs_the_events_is_not_given_away(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_log_of_one_s_own_keeps_its_titles_and_hides_its_folder(tmp_path, working_here):
+    mine = tmp_path / "somewhere" / "mine.csv"
+    mine.parent.mkdir()
+    lines = [f"u{user},i{(user * 7 + step * step) % 11},{step}" for user in range(20) for step in range(6)]
+    mine.write_text("\n".join(["user,item,time", *lines]))
+    study = {"study": "own", "datasets": [str(mine)], "seeds": 1, "metrics": ["ndcg@10"], "primary": "ndcg@10"}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(study | {"variants": {"counts": {"model": "popularity"}}}))
+    with working_here():
+        own = harness.run(tmp_path / "own.yaml", out=tmp_path / "out", device="cpu", report=False)
+    write_hub(own, tmp_path / "hub", "counts")
+    original, alone = own.model("counts", 0), harness.load_model(tmp_path / "hub")
+    pd.testing.assert_frame_equal(alone.recommend(["i3"]), original.recommend(["i3"]))
+    for file in ("README.md", "config.json"):
+        text = (tmp_path / "hub" / file).read_text()
+        assert "mine.csv" in text
+        assert "somewhere" not in text
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [

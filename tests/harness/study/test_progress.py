@@ -26,7 +26,8 @@ def under_way(folder: RunFolder, number: int, epoch: int, seconds: float) -> Non
 
 
 def finished(folder: RunFolder, number: int, seconds: float) -> None:
-    write_json(folder.cell(f"c{number}") / "cost.json", {"train_seconds": seconds, "evaluation_seconds": 0})
+    cost = {"data_seconds": 0, "train_seconds": seconds, "evaluation_seconds": 0, "epochs": 10}
+    write_json(folder.cell(f"c{number}") / "cost.json", cost)
 
 
 def said(folder: RunFolder, capsys, cells=CELLS, workers: int = 1) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -9,7 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.analysis.render import render
-from harness.analysis.render.latex import escape_latex
+from harness.analysis.render.comma import comma_separated
+from harness.analysis.render.latex import escape_latex, latex
+from harness.analysis.render.markdown import markdown
 from harness.analysis.table import Column, Entry, Line, Table, between, fixed, probability
 
 
@@ -124,3 +127,26 @@ def test_an_error_over_users_stands_in_brackets_behind_the_deviation():
     first, second, third = render(table, "csv").splitlines()
     assert first == "key,label,x,x sd,x se,x mark"
     assert (second, third) == ("a,A,0.1,0.0123,0.0234,*", "b,B,0.2,,0.0345,")
+
+
+@pytest.mark.parametrize(
+    "label", ["two\nlines", "carriage\r\nreturn", "a\u2028b", "x\x0bb", "p|q", "[a](javascript:b)"]
+)
+def test_no_label_breaks_a_row(label):
+    table = Table("t", label, "Model", (Column("x", label),), (Line("k", label, (Entry("1", 1.0),)),), (label,))
+    shown = markdown(table)
+    rows = [line for line in re.split("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]", shown) if line.startswith("|")]
+    assert len(rows) == 3
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "](" not in shown
+    assert not set("\r\v\u2028") & set(latex(table))
+    assert list(csv.reader(io.StringIO(comma_separated(table), newline="")))[1][1] == label
+
+
+def test_latex_says_what_letters_beyond_latin_need():
+    made = latex(Table("t", "模型", "Model", (Column("x", "X"),), (Line("k", "a\u202eb", (Entry("1", 1.0),)),)))
+    assert made.startswith("% This table has letters beyond Latin: compile it with LuaLaTeX or XeLaTeX")
+    assert "ab &" in made
+    assert not latex(Table("t", "é–λ ≈", "M", (Column("x", "X"),), (Line("k", "a", (Entry("1", 1.0),)),))).startswith(
+        "%"
+    )
