@@ -67,9 +67,9 @@ class Transitions(Recommender[TransitionsConfig]):
 
     def __init__(self, config: TransitionsConfig, schema: Schema) -> None:
         super().__init__(config, schema)
-        if schema.train_items is None or schema.train_users is None or schema.item_counts is None:
+        if schema.train_events is None or schema.item_counts is None:
             raise InputError("transitions: the data give no training events")
-        graph = transition_graph(config, schema.train_items, schema.train_users, schema.n_items)
+        graph = transition_graph(config, *schema.train_events(), schema.n_items)
         shares = schema.item_counts / schema.item_counts.sum()  # (N + 1,)
         self.register_buffer("graph", graph, persistent=False)  # (N + 1, N + 1), sparse
         self.register_buffer("shares", shares, persistent=False)

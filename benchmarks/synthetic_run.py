@@ -71,10 +71,12 @@ def write_run(
         "preset": "default",
     } | study
     cells = [
-        {"id": _digest([design["study"], d, v, s])[:16], "dataset": d, "variant": v, "seed": s}
+        {"id": _digest([design["study"], d, v, s, *([c] if c else [])])[:16], "dataset": d, "variant": v, "seed": s}
+        | ({"draw": c} if c else {})
         for d in datasets
         for v in variants
         for s in range(seeds)
+        for c in range(1 if variants[v]["model"] == "sasrec" else design.get("codes", 1))
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(yaml.safe_dump(design | {"cells": cells}, sort_keys=False), encoding="utf-8")

@@ -101,6 +101,7 @@ class RunOptions(TypedDict, total=False):
     storage: str | None
     data_root: str | Path | None
     retry_failed: bool
+    continue_training: bool
 
 
 def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers: int = 0, **options: Any) -> None:
@@ -326,6 +327,7 @@ class Run:
         data_root: str | Path | None = None,
         cache: str | Path | None = None,
         device: str = "cpu",
+        draw: int = 0,
     ) -> TrainedModel:
         """The trained model of a cell, from its kept weights; its data are read again.
 
@@ -333,6 +335,7 @@ class Run:
             dataset: May be left out where the run has one.
             data_root: Folder of the data sets; by default $HARNESS_DATA, else ./data.
             cache: Folder of item vectors and codes; by default the one beside the run.
+            draw: Of the item codes, where the study has several.
 
         Raises:
             InputError: no such cell, or it is not finished; weights that are not there; data that are not there, or not
@@ -342,7 +345,7 @@ class Run:
 
         if dataset is None and len(self.data.datasets) > 1:
             raise InputError(f"{self.path} has several data sets; name one of {', '.join(self.data.datasets)}")
-        (cell,) = self._chosen(variant, seed, dataset).to_dict("records")
+        (cell,) = self._chosen(variant, seed, dataset, draw).to_dict("records")
         return load_trained(
             self.path,
             cell["id"],
@@ -354,10 +357,12 @@ class Run:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _chosen(self, variant: str | None, seed: int | None, dataset: str | None) -> pd.DataFrame:
+    def _chosen(
+        self, variant: str | None, seed: int | None, dataset: str | None, draw: int | None = None
+    ) -> pd.DataFrame:
         """The finished cells that are asked for, at least one."""
         chosen = self.data.cells
-        for column, value in (("dataset", dataset), ("variant", variant), ("seed", seed)):
+        for column, value in (("dataset", dataset), ("variant", variant), ("seed", seed), ("draw", draw)):
             if value is None:
                 continue
             known = list(dict.fromkeys(chosen[column]))
@@ -378,14 +383,14 @@ class Run:
         dataset: str | None,
         none: str = "nothing is there",
     ) -> pd.DataFrame:
-        """The frames of the cells one below the other, each led by its data set, variant and seed."""
+        """The frames of the cells one below the other, each led by what names its cell."""
         import pandas as pd
 
         frames = []
         for cell in self._chosen(variant, seed, dataset).to_dict("records"):
             frame = read(cell["id"])
             if frame is not None:
-                named = {key: cell[key] for key in ("dataset", "variant", "seed")}
+                named = {key: cell[key] for key in ("dataset", "variant", "seed", *["draw"] * self.data.draws_codes)}
                 frames.append(frame.assign(**named)[[*named, *frame.columns]])
         if not frames:
             raise InputError(f"{self.path}: {none}")

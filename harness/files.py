@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,8 @@ from harness.errors import InputError
 from harness.reading.json_text import read_json
 
 __all__ = [
-    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "refuse_links", "whole_file", "write_json",
-    "write_text", "writing",
+    "as_file_name", "digest", "file_digest", "is_unfinished", "read_json", "refuse_links", "signature", "whole_file",
+    "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 _OS_REASONS = {
@@ -102,6 +103,26 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, which a process reads once while the file stays untouched."""
+    known = (os.path.abspath(path), signature(path))
+    if known[1] is None or known not in _DIGESTS:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if known[1] is None or signature(path) != known[1]:
+            return found
+        _DIGESTS[known] = found
+    return _DIGESTS[known]
+
+
+_DIGESTS: dict[tuple[str, tuple[int, ...] | None], str] = {}
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a further write is bound to show in a file's times, on any file system."""
+
+
+def signature(path: str | Path) -> tuple[int, ...] | None:
+    """Inode, size, and times of modification and change: what differs once a file is written or replaced. None of a
+    file that was written just now, which a further write may leave alike."""
+    status = os.stat(path)
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

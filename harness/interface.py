@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -103,10 +104,9 @@ class Schema:
     """(n_items + 1,) int64: events of each item in the training part."""
     action_counts: Tensor | None = None
     """(A,) int64: events of the training part with each action."""
-    train_items: Tensor | None = None
-    """(E,) int64: the items of the training part, user after user, each user's oldest first."""
-    train_users: Tensor | None = None
-    """(E,) int64: whose events these are, ascending."""
+    train_events: Callable[[], tuple[Tensor, Tensor]] | None = None
+    """What gives the training part, for models that are made of it: (E,) int64 items, user after user, each user's
+    oldest first, and (E,) int64 whose events these are, ascending. Most need neither, and there may be many."""
 
 
 @dataclass

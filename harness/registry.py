@@ -77,6 +77,7 @@ REGISTRIES = {
         Registry("tables", "table", "tables of a report"),
         Registry("figures", "figure", "figures of a report"),
         Registry("executors", "executor", "where the workers of a run are started"),
+        Registry("trackers", "tracker", "where the training of cells can be followed"),
     )
 }
 """Every kind of extension, by its name in ``harness list KIND`` and in the entry-point group."""

@@ -172,6 +172,8 @@ class TrainedModel:
         return np.array([self._places[item] for item in ids], dtype=np.int64)
 
     def _user(self, user: Any) -> int:
+        if not len(self.log.users):
+            raise InputError(f"{self.name} is an exported model, which knows no users; leave user={user!r} out")
         found = np.flatnonzero(self.log.users == str(user))
         if not len(found):
             raise InputError(f"data set '{self.log.name}' has no user '{user}'; {_like(str(user), self.log.users)}")
@@ -240,12 +242,12 @@ def load_trained(
         data=parse(DataConfig, card["data"], where),
         items=parse(ItemsConfig, card.get("items") or {}, where),
     )
-    made = Cell(card["id"], card["dataset"], arm, card["seed"], {})
+    made = Cell(card["id"], card["dataset"], arm, card["seed"], {}, card.get("draw", 0))
     inputs = Inputs(data_root and data_root.absolute(), (cache or run.parent / "cache").absolute())
     with _where_it_was_started(RunFolder(run)):
         log, split = inputs.split(made.dataset, arm.data)
         _check_prints(where, card, {"log": log.fingerprint, "split": split.fingerprint}, log.files)
-        codes = inputs.codes(made.dataset, arm)
+        codes = inputs.codes(made.dataset, arm, made.draw)
         _check_prints(where, card, {"codes": codes.fingerprint if codes else None}, log.files)
         kind = Retrieval if card["task"] == Task.RETRIEVAL else ActionPrediction
         data = kind(log, split, max_length=arm.data.max_length, metrics=[], device=device)

@@ -33,9 +33,12 @@ from harness.reading.tensors import read_metadata, read_tensors
 from harness.tasks.base import Predictions, TaskData
 from harness.training_config import Budget, TrainingConfig
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["CHECKPOINT", "LAST_STATE", "NEEDS_TOTAL", "Fitted", "checkpoint_state", "fit", "keep_last_state"]
 
 CHECKPOINT = "checkpoint.safetensors"
+RESTORE = "restore it from a copy"
+LAST_STATE = "last_state.safetensors"
+"""The last checkpoint of a finished cell, where its study keeps it."""
 SECONDS = ("data_seconds", "train_seconds", "evaluation_seconds")
 
 
@@ -50,6 +53,8 @@ class Fitted:
     cost: dict[str, Any]
     validation: Predictions | None = None
     """What the best epoch predicted of the validation part; None where that epoch lies before a resumption."""
+    origin: str = ""
+    """The cell with a smaller budget whose last state the training began with."""
 
 
 @dataclass
@@ -67,6 +72,7 @@ class _State:
     resumed: int = 0
     flops: float | None = None
     made_with: str = ""
+    origin: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -129,7 +135,7 @@ def fit(
 
     model.load_state_dict(best)
     stopped: Literal["budget", "patience"] = "budget" if state.epoch >= budget.epochs else "patience"
-    return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation)
+    return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation, state.origin)
 
 
 def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float | None]]:
@@ -261,6 +267,10 @@ def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimi
     )
 
 
+NEEDS_TOTAL = ("linear", "cosine")
+"""Schedules whose learning rate depends on the number of steps in all."""
+
+
 def _learning_rate(training: TrainingConfig, step: int, total: int) -> float:
     """Linear warm-up to the learning rate, then the schedule; the inverse square root starts at the warm-up's end."""
     warmup = training.warmup_steps
@@ -328,6 +338,18 @@ def _save(
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with whole_file(folder / CHECKPOINT) as aside:
         aside.write_bytes(save(tensors, metadata={"state": json.dumps(state.__dict__)}))
+
+
+def checkpoint_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds besides tensors. Raises InputError where it can't be read."""
+    return read_metadata(path, "state", RESTORE)
+
+
+def keep_last_state(checkpoint: Path, target: Path, cell: str) -> None:
+    """Copies the last checkpoint of the finished ``cell``, for a training with a larger budget to go on from."""
+    tensors, state = read_tensors(checkpoint, RESTORE, "pt"), checkpoint_state(checkpoint) | {"origin": cell}
+    with whole_file(target) as aside:
+        aside.write_bytes(save(tensors, metadata={"state": json.dumps(state)}))
 
 
 def _resume(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def real() -> Callable[..., Path]:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs are cached as for a user, but in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
@@ -78,6 +87,28 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_harness(folder, "run", "--study", "tiny.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     return folder / "out" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def working_here() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which the cells of a run are trained by this process, without workers."""
+
+    @contextlib.contextmanager
+    def here() -> Iterator[None]:
+        from harness.study import crew, runner
+        from harness.study.folder import RunFolder
+        from harness.study.worker import work
+
+        class Here(crew.Crew):
+            def work_off(self, shared, tasks, give_up):
+                settings = {"storage": self.storage, "data_root": None, "cache": self.cache, "device": self.device}
+                work(RunFolder(self.folder.path), **settings, threads=1)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runner, "Crew", Here)
+            yield
+
+    return here
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def blocks(guide: str, language: str) -> list[str]:
 def site(tmp_path_factory) -> Path:
     """A folder with the packages of all guides, as pip installs them anywhere."""
     target = tmp_path_factory.mktemp("site")
-    for guide in ("metric.md", "dataset.md", "splitter.md", "probe.md", "table.md", "figure.md"):
+    for guide in ("metric.md", "dataset.md", "splitter.md", "probe.md", "table.md", "figure.md", "tracker.md"):
         source = tmp_path_factory.mktemp("source")
         text = (GUIDES / guide).read_text(encoding="utf-8")
         name = re.search(r"^`(\w+\.py)`", text, flags=re.M).group(1)
@@ -160,3 +160,22 @@ def test_a_table_and_a_figure(guided, harness):
     assert checked.returncode == 0, checked.stdout
     assert "median-ranks" in harness("list", "tables", env=guided.env).stdout
     assert "rank-curve" in harness("list", "figures", env=guided.env).stdout
+
+
+def test_a_tracker(guided, harness):
+    folder = guided(f"metrics: [ndcg@10]\nprimary: ndcg@10\n{blocks('tracker.md', 'yaml')[0]}")
+    cells = {path.name: path for path in folder.glob("cells/*")}
+    assert len(cells) == 4
+    for name, cell in cells.items():
+        card = json.loads((cell / "cell.json").read_text())
+        begun, *epochs, ended = map(json.loads, (folder.parents[1] / "followed" / f"{name}.jsonl").open())
+        assert (begun["model"], begun["seed"]) == (card["model"], card["seed"])
+        history = pd.read_csv(cell / "history.csv")
+        assert [row["loss"] for row in epochs] == pytest.approx(history["loss"].tolist() if len(history) else [])
+        assert (
+            ended["test"]["unseen/ndcg@10"]
+            == json.loads((cell / "metrics.json").read_text())["test"]["unseen"]["ndcg@10"]
+        )
+    refused = harness("run", "--study", "guided.yaml", "--set", "trackers.lines.file=x", env=guided.env)
+    assert refused.returncode == 2
+    assert "trackers.lines: unknown key 'file'; did you mean 'folder'?" in refused.stderr

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from harness.analysis.crossed import over_users_and_draws, paired
 from harness.analysis.rows import Run
-from harness.analysis.two_levels import two_level_interval
 from harness.errors import InputError, nearest
 
 __all__ = ["between_runs"]
@@ -110,8 +110,8 @@ def _line(first: Run, second: Run, dataset: str, one: str, other: str, metric: s
     seeds = [seed for seed in ours if seed in theirs]
     base = float(np.mean([ours[seed] for seed in seeds])) if seeds else None
     change = float(np.mean([theirs[seed] - ours[seed] for seed in seeds])) if seeds else None
-    differences, note = _by_user(first, second, dataset, one, other, metric, candidates)
-    interval = two_level_interval(differences).interval if not note else (None, None)
+    differences, draws, note = _by_user(first, second, dataset, one, other, metric, candidates)
+    interval = (None, None) if note else over_users_and_draws(differences, draws).interval
     return {
         "dataset": dataset,
         "variant": one,
@@ -130,27 +130,29 @@ def _line(first: Run, second: Run, dataset: str, one: str, other: str, metric: s
 
 def _by_user(
     first: Run, second: Run, dataset: str, one: str, other: str, metric: str, candidates: str
-) -> tuple[np.ndarray, str]:
-    """(S, U) differences second - first over the common seeds, or why there is no interval from them."""
-    ours = dict(zip(first.seeds(dataset, one), first.ids(dataset, one), strict=True))
-    theirs = dict(zip(second.seeds(dataset, other), second.ids(dataset, other), strict=True))
-    pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+) -> tuple[np.ndarray, int, str]:
+    """(S C, U) differences second - first over the common seeds, how many draws of the codes each has, or why there is
+    no interval from them."""
+    ours = dict(zip(first.replicates(dataset, one), first.ids(dataset, one), strict=True))
+    theirs = dict(zip(second.replicates(dataset, other), second.ids(dataset, other), strict=True))
+    replicates, draws = paired(ours, theirs, first.draws(dataset, one), second.draws(dataset, other))
+    pairs = [(ours[left], theirs[right]) for left, right in replicates]
     nothing = np.empty((0, 0))
-    if len(pairs) < 2:
-        return nothing, "fewer than two seeds in common"
+    if len(pairs) < 2 * draws:
+        return nothing, draws, "fewer than two seeds in common"
     if any(_who(first, a) != _who(second, b) for a, b in pairs):
-        return nothing, "evaluated on different users or targets"
+        return nothing, draws, "evaluated on different users or targets"
     found = []
     for a, b in pairs:
         before = first.user_values(a, metric, candidates=candidates)
         after = second.user_values(b, metric, candidates=candidates)
         if before is None or after is None:
-            return nothing, "no mean over users"
+            return nothing, draws, "no mean over users"
         found.append(after - before)
     differences = np.stack(found)
     if not np.isfinite(differences).all():
-        return nothing, "undefined for some users"
-    return (differences, "") if differences.shape[1] > 1 else (nothing, "one user")
+        return nothing, draws, "undefined for some users"
+    return (differences, draws, "") if differences.shape[1] > 1 else (nothing, draws, "one user")
 
 
 def _who(run: Run, cell: str) -> list[pa.ChunkedArray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.comparisons import looks_corrected_for, named, to_base
+from harness.analysis.crossed import Replicate, paired
 from harness.analysis.provenance import count, provenance
 from harness.analysis.rows import Run, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, compare, family
@@ -96,13 +97,13 @@ def noise_shares(run: Run) -> list[float]:
     return sorted({share for cell in run.ids() for _, _, share in run.noise(cell)})
 
 
-def noise_values(run: Run, dataset: str, variant: str, quantity: Quantity, share: float) -> dict[int, float]:
-    """Seed -> the quantity, of the finished cells that have it."""
+def noise_values(run: Run, dataset: str, variant: str, quantity: Quantity, share: float) -> dict[Replicate, float]:
+    """Seed and draw -> the quantity, of the finished cells that have it."""
     found = {}
-    for seed, cell in zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True):
+    for replicate, cell in zip(run.replicates(dataset, variant), run.ids(dataset, variant), strict=True):
         value = quantity.read(run.noise(cell), share)
         if value is not None and np.isfinite(value):
-            found[seed] = value
+            found[replicate] = value
     return found
 
 
@@ -116,11 +117,11 @@ def noise_comparisons(run: Run, quantity: Quantity) -> dict[tuple[str, str, str,
         for dataset in run.datasets:
             for arm, than in run.pairs:
                 ours, theirs = (noise_values(run, dataset, v, quantity, share) for v in (arm, than))
-                seeds = [seed for seed in ours if seed in theirs]
-                if seeds:
-                    a, b = np.array([ours[s] for s in seeds]), np.array([theirs[s] for s in seeds])
+                pairs, draws = paired(ours, theirs, run.draws(dataset, arm), run.draws(dataset, than))
+                if pairs:
+                    a, b = np.array([ours[one] for one, _ in pairs]), np.array([theirs[other] for _, other in pairs])
                     found[dataset, arm, than, share] = compare(
-                        a, b, higher_is_better=quantity.higher_is_better, test=run.test, of_users=True
+                        a, b, higher_is_better=quantity.higher_is_better, test=run.test, of_users=True, draws=draws
                     )
     return family(found, run.correction, looks=looks_corrected_for(run))
 

@@ -118,7 +118,11 @@ def _said(run: Run, failures: Failures) -> dict[str, Any]:
         "again": f"harness report --study {run.study.get('run') or run.name}",
         "cards": _fidelity(run),
         "unfinished": [
-            (cell["id"], f"{run.label(cell['variant'])}, {cell['dataset']}, seed {cell['seed']}: {cell['state']}")
+            (
+                cell["id"],
+                f"{run.label(cell['variant'])}, {cell['dataset']}, seed {cell['seed']}"
+                f"{', codes ' + str(cell['draw']) if run.draws_codes else ''}: {cell['state']}",
+            )
             for cell in run.cells[run.cells["state"] != "finished"].to_dict("records")
         ],
         "environment": _environment(run),

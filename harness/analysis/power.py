@@ -35,14 +35,14 @@ LIMIT = 0.8
 def smallest_p(seeds: int, test: Test = "t", comparisons: int = 1) -> float:
     """The smallest two-sided p that ``seeds`` paired seeds can give, adjusted as the first of ``comparisons`` in Holm.
 
-    0 for the t-test from 2 seeds on: it has no floor. 1 where there is no test.
+    0 for the t-tests from 2 seeds on: they have no floor. 1 where there is no test.
     """
     if test not in TESTS:
         raise InputError(f"unknown test '{test}'; {nearest(test, TESTS)}")
     _at_least_one(seeds=seeds, comparisons=comparisons)
     if seeds == 1:
         return 1.0
-    return 0.0 if test == "t" else min(1.0, comparisons * 2 / 2**seeds)
+    return 0.0 if test in ("t", "pooled") else min(1.0, comparisons * 2 / 2**seeds)
 
 
 def can_succeed(seeds: int, test: Test = "t", comparisons: int = 1, alpha: float = 0.05) -> bool:

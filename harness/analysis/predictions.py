@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,9 @@ from harness.errors import InputError, nearest, shortened
 from harness.metrics.ranking import tie_places
 from harness.reading.parquet import FAULTS, read_parquet
 
-__all__ = ["SUFFIXES", "Outside", "Truth", "rank_predictions"]
+__all__ = ["SUFFIXES", "Outside", "Truth", "UnknownItems", "rank_predictions"]
+
+UnknownItems = Literal["refuse", "misses"]
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".trec", ".run")
 
@@ -80,20 +83,25 @@ class _Lists:
     """Entry -> its place in the file."""
 
 
-def rank_predictions(path: str | Path, truth: Truth) -> Outside:
+def rank_predictions(path: str | Path, truth: Truth, unknown_items: UnknownItems = "refuse") -> Outside:
     """The rows of the system whose predictions the file ``path`` holds. A rank past the end of a list is null.
+
+    Under ``unknown_items="misses"`` an item that the data do not hold keeps its place in a list, as a recommendation
+    that nobody takes; a target of the same score stands behind it.
 
     Takes time linear in the entries but for one sort, and about 100 bytes an entry.
 
     Raises:
-        InputError: an unreadable or empty file, a missing column, an unknown user or item, an item twice for one user,
-            a score that is not finite, ranks that are not 1 to n, or a user of the phase who is not in the file.
+        InputError: an unreadable or empty file, a missing column, an unknown user, or item where these are refused, an
+            item twice for one user, a score that is not finite, ranks that are not 1 to n, a user without predictions.
     """
-    path = Path(path)
-    lists = _read(path)
+    lists = _read(path := Path(path))
     user = _codes(path, lists.user, truth.users, f"user of '{truth.name}'", lists.where)
-    item = 1 + _codes(path, lists.item, truth.items[1:], f"item of '{truth.name}'", lists.where)
     known = _codes(path, lists.named, truth.users, f"user of '{truth.name}'")
+    catalogue, unknown = truth, _unknown(lists, truth) if unknown_items == "misses" else truth.items[:0]
+    truth = replace(truth, items=np.concatenate([truth.items, unknown]))
+    place = np.r_[tie_places(len(catalogue.items) - 1), np.full(len(unknown), -1)]  # these before the same score
+    item = 1 + _codes(path, lists.item, truth.items[1:], f"item of '{truth.name}'", lists.where, UNKNOWN)
     _check_entries(path, truth, lists, user, item)
     _check_everyone(path, truth, known)
     score = -lists.value if lists.ranked else lists.value
@@ -109,7 +117,6 @@ def rank_predictions(path: str | Path, truth: Truth) -> Outside:
     hit = item == target[slot]
     own[slot[hit]] = score[hit]
     bar = own[slot]
-    place = tie_places(len(truth.items) - 1)
     # NaN, the score of a target that is not listed, compares false.
     before = (score > bar) | ((score == bar) & (place[item - 1] < place[target[slot] - 1]))
     history, pairs = _history(truth)
@@ -135,11 +142,28 @@ def rank_predictions(path: str | Path, truth: Truth) -> Outside:
             "score": pa.array(own, pa.float32(), mask=np.isnan(own) | lists.ranked),
         }
     )
-    return Outside(rows, tuple(_notes(truth, rows, known, bool(seen.any()))))
+    return Outside(rows, tuple(_notes(catalogue, rows, known, bool(seen.any()), unknown, item)))
 
 
-def _notes(truth: Truth, rows: pa.Table, known: np.ndarray, repeats: bool) -> list[str]:
+UNKNOWN = "ids must be as in the data, or --unknown-items misses counts what the data do not hold as misses"
+
+
+def _unknown(lists: _Lists, truth: Truth) -> np.ndarray:
+    """The items of the lists that the data do not hold, each once."""
+    named = lists.item.unique().drop_null()
+    return np.array(
+        named.filter(pc.invert(pc.is_in(named, value_set=pa.array(truth.items[1:].tolist())))).to_pylist(), str
+    )
+
+
+def _notes(
+    truth: Truth, rows: pa.Table, known: np.ndarray, repeats: bool, unknown: np.ndarray, item: np.ndarray
+) -> list[str]:
     notes = []
+    if len(unknown):
+        of = f"{len(unknown)} item{'s' * (len(unknown) != 1)} that the data do not hold"
+        count = int((item >= len(truth.items)).sum())
+        notes.append(f"{count} predictions of {of}, '{unknown[0]}' for one, count as misses")
     without = len(np.setdiff1d(known, truth.who))
     if without:
         notes.append(f"{without} users of the file have no {truth.phase} target and were left out")
@@ -158,6 +182,11 @@ def _notes(truth: Truth, rows: pa.Table, known: np.ndarray, repeats: bool) -> li
 
 
 def _check_everyone(path: Path, truth: Truth, known: np.ndarray) -> None:
+    if len(np.unique(truth.who)) < len(truth.who):
+        raise InputError(
+            f"{path}: the study ranks every {truth.phase} event of a user, each from the events before it, and a file "
+            "has one list per user; set data.targets to first or last"
+        )
     missing = np.setdiff1d(truth.who, known)
     if len(missing):
         raise InputError(
@@ -200,14 +229,19 @@ def _first_repeat(keys: np.ndarray) -> int | None:
 
 
 def _codes(
-    path: Path, ids: pa.Array, known: np.ndarray, kind: str, where: Callable[[int], str] | None = None
+    path: Path,
+    ids: pa.Array,
+    known: np.ndarray,
+    kind: str,
+    where: Callable[[int], str] | None = None,
+    remedy: str = "ids must be as in the data",
 ) -> np.ndarray:
     """(R,) int64 indices of ``ids`` in ``known``."""
     codes = pc.index_in(ids, value_set=pa.array(known.tolist(), pa.string()))
     if codes.null_count:
         odd = pc.index(codes.is_null(), True).as_py()
         place = f", {where(odd)}" if where else ""
-        raise InputError(f"{path}{place}: '{ids[odd].as_py()}' is no {kind}; ids must be as in the data")
+        raise InputError(f"{path}{place}: '{ids[odd].as_py()}' is no {kind}; {remedy}")
     return codes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 

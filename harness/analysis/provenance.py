@@ -6,6 +6,15 @@ from collections.abc import Sequence
 
 from harness.analysis.rows import CANDIDATES, Run
 
+ONE_TARGET = "leave-one-out"
+"""The split that has one event in each user's test part."""
+TARGETS = {
+    "last": "the last test event of each user (last)",
+    "first": "the first test event of each user (first)",
+    "all": "every test event, each from all events before it (all)",
+}
+"""What is to be recommended, by the study's ``data.targets``."""
+
 __all__ = ["count", "incomplete", "provenance"]
 
 
@@ -18,7 +27,11 @@ def provenance(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> tuple[
     seeds = sorted(run.cells["seed"].unique())
     data = run.study.get("data") or {}
     split = f"Split: {data['split']}. " if "split" in data else ""
-    notes.append(f"{split}Seeds: {_ranges(seeds)}.{incomplete(run, datasets, rows)}")
+    if run.task == "retrieval" and data.get("split", ONE_TARGET) != ONE_TARGET:
+        cards = [run.cards[cell]["data"] for cell in done["id"] if "data" in run.cards[cell]]
+        kinds = dict.fromkeys(card.get("targets", "last") for card in cards or [data])
+        split += f"Targets: {'; '.join(TARGETS[kind] for kind in kinds)}. "
+    notes.append(f"{split}Seeds: {_ranges(seeds)}{_draws(run, datasets, rows)}.{incomplete(run, datasets, rows)}")
     prints = [
         f"{dataset} {str(cells['log'].iloc[0])[:8]} / {str(cells['split'].iloc[0])[:8]}"
         for dataset, cells in done.groupby("dataset", sort=False)
@@ -36,14 +49,26 @@ def count(number: int, thing: str) -> str:
 def incomplete(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
     """A sentence on lines with fewer seeds than the run has; empty where all are there."""
     short, seeds = [], run.cells["seed"].nunique()
+    thing = " cells" if run.draws_codes else ""
     for key, cells in run.cells.groupby(["dataset", "variant"], sort=False):
         dataset, variant = map(str, key)
         if dataset not in datasets or variant not in rows:
             continue
-        there = cells[cells["state"] == "finished"]["seed"]
-        if len(there) < seeds:
-            short.append(f"{run.label(variant)} on {dataset} {len(there)} of {seeds}")
+        there, wanted = (cells["state"] == "finished").sum(), seeds * len(run.draws(dataset, variant))
+        if there < wanted:
+            short.append(f"{run.label(variant)} on {dataset} {there} of {wanted}{thing}")
     return f" Incomplete: {'; '.join(short)}." if short else ""
+
+
+def _draws(run: Run, datasets: Sequence[str], rows: Sequence[str]) -> str:
+    """How often item codes were drawn, and for which lines that has no effect; nothing where they were drawn once."""
+    drawn = {v: max((len(run.draws(d, v)) for d in datasets), default=1) for v in rows if v in run.variants}
+    most = max(drawn.values(), default=1)
+    if most == 1:
+        return ""
+    single = [run.label(v) for v, number in drawn.items() if number < most]
+    without = f" (one for {', '.join(single)}, having none to draw)" if single else ""
+    return f", each with {count(most, 'draw')} of the item codes{without}"
 
 
 def _ranges(seeds: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.comparisons import Contrast, comparisons, family_of
+from harness.analysis.crossed import Replicate
 from harness.analysis.noise import noise_comparisons, noise_quantities
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.statistics import Comparison
@@ -15,12 +16,12 @@ from harness.metrics import find
 __all__ = ["less_is_better", "name_of", "tested_family", "values_of"]
 
 
-def values_of(run: Run, dataset: str, variant: str, quantity: str, phase: str = "test") -> dict[int, float]:
-    """Seed -> the quantity, of the seeds that have it; ``phase`` is for metrics."""
-    cells = zip(run.seeds(dataset, variant), run.ids(dataset, variant), strict=True)
+def values_of(run: Run, dataset: str, variant: str, quantity: str, phase: str = "test") -> dict[Replicate, float]:
+    """Seed and draw -> the quantity, of the cells that have it; ``phase`` is for metrics."""
+    cells = zip(run.replicates(dataset, variant), run.ids(dataset, variant), strict=True)
     kind, _, key = quantity.partition("/")
     found = {}
-    for seed, cell in cells:
+    for replicate, cell in cells:
         if kind == "cost":
             value = _cost(run.cost(cell), key)
         elif kind == "noise":
@@ -32,7 +33,7 @@ def values_of(run: Run, dataset: str, variant: str, quantity: str, phase: str = 
         else:
             value = run.metric(cell, quantity, phase)
         if value is not None and np.isfinite(value):
-            found[seed] = value
+            found[replicate] = value
     return found
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harness.analysis.crossed import Replicate, by_seed, paired
 from harness.analysis.run_files import CATALOGUES, LISTS, RunFiles, read_outside, remedy
 from harness.errors import InputError, nearest, shortened
 from harness.metrics import Evidence, Labels, find, lower_is_better
@@ -24,7 +25,7 @@ from harness.metrics import label as metric_label
 from harness.reading.parquet import read_parquet, read_schema
 from harness.tasks.lists import catalogue_name, unpack
 
-__all__ = ["CANDIDATES", "Run", "load_run", "lower_is_better", "metric_label", "read_outside"]
+__all__ = ["CANDIDATES", "Run", "by_user", "load_run", "lower_is_better", "metric_label", "read_outside"]
 
 CANDIDATES = {
     "unseen": "items of the user's history are removed from the candidates",
@@ -104,18 +105,37 @@ class Run(RunFiles):
             self._evidence = key, Evidence(parts)
         return self._evidence[1]
 
-    def user_values(
+    def row_values(
         self, cell: str, metric: str, phase: str = "test", candidates: str | None = None
     ) -> np.ndarray | None:
-        """(U,) float64 values, one per user, whose mean is the metric, NaN for users that don't count; None where it
-        is no mean over users (AUC, coverage)."""
-        key = ("user values", cell, metric, phase, self._known_candidates(candidates))
+        """(R,) float64 values whose mean is the metric, NaN for those that don't count: one per target, and for
+        actions one per user. None where it is no such mean (AUC, coverage)."""
+        key = ("row values", cell, metric, phase, self._known_candidates(candidates))
 
         def measure() -> np.ndarray | None:
             return find(metric).users(self.evidence(cell, phase, candidates))
 
         # Values from ranks are quicker made again than kept.
         return measure() if find(metric).needs == {"rank"} else self._keep(key, measure)
+
+    def user_values(
+        self, cell: str, metric: str, phase: str = "test", candidates: str | None = None
+    ) -> np.ndarray | None:
+        """(U,) float64 values, one per user, whose mean is the metric (see :func:`by_user`), NaN for users that don't
+        count; None where it is no mean over users."""
+        values = self.row_values(cell, metric, phase, candidates)
+        owner = self.owners(cell, phase)
+        return values if values is None or owner is None else by_user(values, owner)
+
+    def owners(self, cell: str, phase: str = "test") -> np.ndarray | None:
+        """(R,) whose each target is, numbered from 0 in the order of the rows; None where each user has one, and for
+        actions."""
+
+        def find_out() -> np.ndarray | None:
+            found = self.users(cell, phase).combine_chunks().dictionary_encode()
+            return found.indices.to_numpy() if len(found.dictionary) < len(found) else None
+
+        return self._keep(("owners", cell, phase), find_out) if self.task == "retrieval" else None
 
     def metric(self, cell: str, metric: str, phase: str = "test", candidates: str | None = None) -> float:
         """One metric of one cell, from its rows. NaN where it is undefined."""
@@ -125,10 +145,11 @@ class Run(RunFiles):
     def metric_table(
         self, metrics: Iterable[str] | str | None = None, phase: str = "test", candidates: str | None = None
     ) -> pd.DataFrame:
-        """Means of each finished cell: index (dataset, variant, seed) in the design's order, a column per metric."""
+        """Means of each finished cell: index (dataset, variant, seed) in the design's order, a column per metric. Where
+        codes are drawn several times, the index has a fourth level ``draw``."""
         metrics = [metrics] if isinstance(metrics, str) else list(metrics or self.metrics)
         done = self.finished
-        index = pd.MultiIndex.from_frame(done[["dataset", "variant", "seed"]])
+        index = pd.MultiIndex.from_frame(done[["dataset", "variant", "seed", *(["draw"] if self.draws_codes else [])]])
         values = {m: [self.metric(cell, m, phase, candidates) for cell in done["id"]] for m in metrics}
         return pd.DataFrame(values, index=index, columns=metrics, dtype=float)
 
@@ -147,33 +168,40 @@ class Run(RunFiles):
         return self._keep(("gauc users", cell), lambda: users_of_gauc(self.evidence(cell).labels))
 
     def by_seed(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[int, float]:
-        """Seed -> value of a metric, of the finished cells."""
-        cells = zip(self.seeds(dataset, variant), self.ids(dataset, variant), strict=True)
-        return {seed: self.metric(cell, metric, **options) for seed, cell in cells}
+        """Seed -> value of a metric, of the finished cells; the mean where a seed has several draws of the codes."""
+        return by_seed(self.by_replicate(dataset, variant, metric, **options))
+
+    def by_replicate(self, dataset: str, variant: str, metric: str, **options: Any) -> dict[Replicate, float]:
+        """Seed and draw of the codes -> value of a metric, of the finished cells."""
+        cells = zip(self.replicates(dataset, variant), self.ids(dataset, variant), strict=True)
+        return {replicate: self.metric(cell, metric, **options) for replicate, cell in cells}
 
     def differences(
         self, dataset: str, arm: str, than: str, metric: str, phase: str = "test", candidates: str | None = None
     ) -> np.ndarray:
         """(U, S) per-user differences arm - than, over the seeds that both have; (0, 0) where there are none, or the
-        metric is no mean over users.
+        metric is no mean over users. Where codes are drawn C times, (U, S C), the draws of a seed side by side.
 
         Raises:
             InputError: the two were not evaluated on the same users in the same order.
         """
-        ours = dict(zip(self.seeds(dataset, arm), self.ids(dataset, arm), strict=True))
-        theirs = dict(zip(self.seeds(dataset, than), self.ids(dataset, than), strict=True))
-        pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        ours = dict(zip(self.replicates(dataset, arm), self.ids(dataset, arm), strict=True))
+        theirs = dict(zip(self.replicates(dataset, than), self.ids(dataset, than), strict=True))
+        replicates = paired(ours, theirs, self.draws(dataset, arm), self.draws(dataset, than))[0]
+        pairs = [(ours[one], theirs[other]) for one, other in replicates]
         self.check_same_users([cell for pair in pairs for cell in pair], phase)
-        columns = []
+        columns: list[np.ndarray] = []
         for pair in pairs:
-            a, b = (self.user_values(cell, metric, phase, candidates) for cell in pair)
+            a, b = (self.row_values(cell, metric, phase, candidates) for cell in pair)
             if a is None or b is None:
                 return np.empty((0, 0))
             columns.append(a - b)
         if not columns:
             return np.empty((0, 0))
         found = np.stack(columns, axis=1)
-        return found[~np.isnan(found).any(1)]  # users for whom the metric is undefined in one of the cells
+        defined = ~np.isnan(found).any(1)  # not for those for whom the metric is undefined in one of the cells
+        owner = self.owners(pairs[0][0], phase)
+        return found[defined] if owner is None else by_user(found[defined], owner[defined])
 
     def check_same_users(self, cells: Iterable[str], phase: str = "test") -> None:
         """Raises :class:`InputError` unless all cells hold the same users and targets, or items, in one order."""
@@ -211,6 +239,26 @@ class Run(RunFiles):
         if candidates not in CANDIDATES:
             raise InputError(f"unknown candidates '{candidates}'; {nearest(candidates, CANDIDATES)}")
         return candidates
+
+
+def by_user(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """(U,) or (U, S) values of users from (R,) or (R, S) values of their targets, whose mean is that of all targets.
+
+    Each target counts once, so that a user's weight is the number of their targets, and the mean over targets is a
+    ratio of two sums over users. Its linearisation is what is returned: the mean, and how much the user's targets move
+    it. Its standard error is then the cluster-robust one. NaN targets do not count; a user without others is NaN.
+    """
+    _, place = np.unique(owner, return_inverse=True)
+    there = ~np.isnan(values if values.ndim == 1 else values.sum(1))
+    count = np.bincount(place[there], minlength=place.max(initial=-1) + 1).astype(float)
+    count[count == 0] = np.nan
+    sums = np.zeros((len(count), *values.shape[1:]))
+    if not there.any():
+        return sums + np.nan
+    np.add.at(sums, place[there], values[there])
+    mean = values[there].mean(axis=0)
+    each = count if values.ndim == 1 else count[:, None]
+    return mean + (sums - mean * each) * np.isfinite(count).sum() / there.sum()
 
 
 def load_run(path: str | Path) -> Run:

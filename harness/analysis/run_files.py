@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,8 +43,9 @@ class RunFiles:
     """One run folder: its design, its cells, and the files of those.
 
     ``cells`` has one line per cell of the design, finished or not, in the design's order.
-    Columns of ``cells``: ``id``, ``dataset``, ``variant``, ``seed``, ``state`` ("finished", "failed", "missing"),
-    ``model``, ``task``, ``best_epoch``, ``epochs``, ``stopped``, ``log``, ``split``, ``codes``, ``harness``.
+    Columns of ``cells``: ``id``, ``dataset``, ``variant``, ``seed``, ``draw`` (of the item codes),
+    ``state`` ("finished", "failed", "missing"), ``model``, ``task``, ``best_epoch``, ``epochs``, ``stopped``, ``log``,
+    ``split``, ``codes``, ``harness``.
     """
 
     path: Path
@@ -67,7 +69,7 @@ class RunFiles:
         summary = read_json(path / "summary.json", shapes.Summary) if (path / "summary.json").exists() else {}
         lines, cards = [], {}
         for entry in study["cells"]:
-            line = {key: entry[key] for key in ("id", "dataset", "variant", "seed")}
+            line = {key: entry[key] for key in ("id", "dataset", "variant", "seed")} | {"draw": entry.get("draw", 0)}
             folder = path / "cells" / line["id"]
             if folder.is_dir():
                 card = cards[line["id"]] = read_json(folder / "cell.json", shapes.Card, remedy(line["id"]))
@@ -76,8 +78,8 @@ class RunFiles:
                 lines.append(line | {"state": "failed" if (path / "failed" / line["id"]).is_dir() else "missing"})
         if not cards:
             raise InputError(f"{path} has no finished cell yet; run the study first")
-        columns = ["id", "dataset", "variant", "seed", "state", "model", "task", "best_epoch", "epochs", "stopped"]
-        cells = pd.DataFrame(lines, columns=[*columns, "log", "split", "codes", "harness"])
+        columns = ["id", "dataset", "variant", "seed", "draw", "state", "model", "task", "best_epoch", "epochs"]
+        cells = pd.DataFrame(lines, columns=[*columns, "stopped", "log", "split", "codes", "harness"])
         run = cls(path=path, study=study, summary=summary, cells=cells, cards=cards)
         _check_fingerprints(run)
         return run
@@ -177,6 +179,28 @@ class RunFiles:
     def seeds(self, dataset: str, variant: str) -> list[int]:
         chosen = self.finished
         return list(chosen[(chosen["dataset"] == dataset) & (chosen["variant"] == variant)]["seed"])
+
+    def replicates(self, dataset: str, variant: str) -> list[tuple[int, int]]:
+        """Seed and draw of the codes of the finished cells, in the order of :meth:`ids`."""
+        chosen = self.finished
+        chosen = chosen[(chosen["dataset"] == dataset) & (chosen["variant"] == variant)]
+        return list(zip(chosen["seed"], chosen["draw"], strict=True))
+
+    def draws(self, dataset: str, variant: str) -> list[int]:
+        """The draws of the codes that a variant is to be trained with, finished or not; one if it has no codes."""
+        return sorted(set(self._drawn.get((dataset, variant), ())))
+
+    @property
+    def draws_codes(self) -> bool:
+        """Whether some variant is trained with several draws of the item codes."""
+        return bool(self.cells["draw"].nunique() > 1)
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, str], list[int]]:
+        found: dict[tuple[str, str], list[int]] = {}
+        for dataset, variant, draw in self.cells[["dataset", "variant", "draw"]].itertuples(index=False):
+            found.setdefault((dataset, variant), []).append(int(draw))
+        return found
 
     # -- files of a cell ----------------------------------------------------------------------------------------
 
@@ -309,9 +333,9 @@ def _with_outside(study: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 def _card_columns(card: dict[str, Any], line: dict[str, Any], folder: Path) -> dict[str, Any]:
-    for key in ("id", "dataset", "seed"):  # a variant may have been renamed since
+    for key in ("id", "dataset", "seed", "draw"):  # a variant may have been renamed since
         value = line[key]
-        if card.get(key) != value:
+        if card.get(key, 0 if key == "draw" else None) != value:
             raise InputError(
                 f"{folder / 'cell.json'}: '{key}' is {card.get(key)!r} where the design says {value!r}; "
                 "delete that cell and run the study again"

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
-from harness.analysis.rows import Run
+from harness.analysis.rows import Run, by_user
 
 __all__ = ["FEWEST", "KINDS", "LENGTHS", "Kind", "Slice", "by_history", "by_kind"]
 
@@ -90,12 +90,13 @@ def by_kind(run: Run, dataset: str, variant: str, kind: str) -> list[Slice]:
     place = _values(run, dataset, KINDS[kind].column, cells)
     if place is None:
         return []
-    by_cell = [values for cell in cells if (values := run.user_values(cell, run.primary)) is not None]
-    values = np.mean(by_cell, axis=0)  # (U,)
+    by_cell = [values for cell in cells if (values := run.row_values(cell, run.primary)) is not None]
+    values = np.mean(by_cell, axis=0)  # (R,)
+    owner = run.owners(cells[0])
     found = []
     for label, start, end in KINDS[kind].bins():
-        inside = values[(place >= start) & (place < end)]
-        inside = inside[~np.isnan(inside)]
+        chosen = (place >= start) & (place < end) & ~np.isnan(values)
+        inside = values[chosen] if owner is None else by_user(values[chosen], owner[chosen])
         if len(inside) >= FEWEST:
             half = stats.t.ppf(0.975, len(inside) - 1) * stats.sem(inside)
             found.append(Slice(label, len(inside), float(inside.mean()), float(half)))

@@ -16,13 +16,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.weightstats import ttost_paired
 
-from harness.analysis.two_levels import two_level_interval, widened
+from harness.analysis.crossed import over_draws, over_users_and_draws
+from harness.analysis.over_seeds import ENUMERATED, over_seeds
+from harness.analysis.pooled import Pooled
+from harness.analysis.two_levels import widened
 from harness.errors import InputError, nearest
 
 __all__ = [
@@ -39,18 +41,16 @@ __all__ = [
 Verdict = Literal["better", "worse", "equivalent", "on these users only", "undecided"]
 
 Key = TypeVar("Key")
-Test = Literal["t", "exact", "wilcoxon"]
+Test = Literal["t", "exact", "wilcoxon", "pooled"]
 Correction = Literal["holm", "benjamini-hochberg"]
 
 TESTS: dict[Test, str] = {
     "t": "paired t-test",
     "exact": "exact sign-flip test",
     "wilcoxon": "exact Wilcoxon test",
+    "pooled": "pooled or paired t-test",
 }
 """The tests over seeds that a verdict may come from, in words."""
-
-ENUMERATED = 2**14
-"""Sign flips are enumerated up to this many (14 seeds); beyond, as many are drawn at random."""
 
 CORRECTIONS: dict[str, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 """Of the p in a family: family-wise error (Holm 1979), false discoveries (Benjamini & Hochberg 1995)."""
@@ -94,6 +94,8 @@ class Comparison:
     over seeds and over both levels. None without a margin, or where it needs users' values that are not known."""
     p_wilcoxon: float | None
     """Two-sided Wilcoxon signed-rank test over seeds, where it was asked for."""
+    p_pooled: float | None
+    """Two-sided t-test with the variance that all arms share, where it was asked for and given."""
     test: Test
     """Which p decides."""
     note: str
@@ -107,6 +109,8 @@ class Comparison:
     """"none" or one of :data:`CORRECTIONS`."""
     alpha: float = 0.05
     verdict: Verdict = "undecided"
+    draws: int = 1
+    """Draws of the item codes that each seed was compared with."""
 
     def reversed(self) -> Comparison:
         """The same comparison as B against A; every p and the family stay."""
@@ -131,7 +135,7 @@ class Comparison:
 
     @property
     def p_deciding(self) -> float | None:
-        return {"t": self.p, "exact": self.p_exact, "wilcoxon": self.p_wilcoxon}[self.test]
+        return {"t": self.p, "exact": self.p_exact, "wilcoxon": self.p_wilcoxon, "pooled": self.p_pooled}[self.test]
 
 
 def compare(
@@ -144,29 +148,28 @@ def compare(
     test: Test = "t",
     of_users: bool = False,
     users: np.ndarray | None = None,
+    draws: int = 1,
+    pooled: Pooled | None = None,
 ) -> Comparison:
-    """Compares method A with method B by their (S,) metric values, one per seed, in the same order of seeds.
+    """Compares methods A and B by (S,) values, one per seed in one order, or for each seed one per draw of the codes.
 
     ``of_users``: the values are means over a sample of users, of whom ``users`` holds the (S, U) differences where
-    they are known. All tests are two-sided. The verdict is "equivalent" if TOST places the difference within the stated
-    ``margin`` (in units of the metric), else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
+    known. Tests are two-sided. The verdict is "equivalent" if TOST places the difference within ``margin`` (in units of
+    the metric), be it significant or not, else "better" or "worse" if ``test`` rejects at 1 - ``confidence``, else
     "undecided". Of means over users both need the two levels, seeds and users, to say so too; where only ``test``
-    rejects, it is "on these users only". A significant difference inside a stated margin is thus "equivalent": the
-    margin says that it does not matter.
-
-    Where t has no denominator: identical arms have p = 1 and the interval (0, 0); arms that vary while their
-    difference is the same for every seed take the sign-flip p as ``p``, and no interval; two arms that don't vary at
-    all are copies of one run, so they have no p. One seed has no test.
+    rejects, it is "on these users only". ``pooled``, the variance that all arms of the data set share, replaces the
+    pair's own in intervals, ``test: pooled``, TOST and the two levels; without it ``test: pooled`` is the t-test.
 
     Raises:
         InputError: the arms have different numbers of seeds or none, or hold NaN or infinity; an unknown test.
     """
     a, b = _paired(a, b)
     _check_options(test, confidence, margin)
-    seeds, difference, mean_b = len(a), float((a - b).mean()), float(b.mean())
+    seeds, difference, mean_b = len(a) // draws, float((a - b).mean()), float(b.mean())
     scale = 100 / abs(mean_b) if mean_b else None
-    found = _over_seeds(a, b, margin, confidence)
-    both = two_level_interval(users, confidence=confidence) if users is not None and seeds > 1 else None
+    found = over_draws(a, b, draws, margin, confidence) if draws > 1 else over_seeds(a, b, margin, confidence, pooled)
+    test = "t" if test == "pooled" and found.p_pooled is None else test
+    both = over_users_and_draws(users, draws, confidence, found.pooled) if users is not None and seeds > 1 else None
     return _alone(
         Comparison(
             seeds=seeds,
@@ -185,12 +188,14 @@ def compare(
             p_exact=found.p_exact,
             # Its warning stands beside the tables; a copied run has no p by any test.
             p_wilcoxon=wilcoxon(a, b) if test == "wilcoxon" and found.p is not None else None,
+            p_pooled=found.p_pooled,
             d_z=found.d_z,
             probability_a_better=_probability_better(a, b) if higher_is_better else _probability_better(b, a),
             margin=margin,
             p_equivalence=widened(found.p_equivalence, both, margin) if of_users else found.p_equivalence,
             test=test,
             note=found.note,
+            draws=draws,
         )
     )
 
@@ -209,41 +214,6 @@ def _alone(c: Comparison) -> Comparison:
 
 def _probability_better(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.mannwhitneyu(a, b).statistic) / len(a) ** 2
-
-
-class _OverSeeds(NamedTuple):
-    """What the seeds alone say; None for a number that does not exist, and ``note`` why."""
-
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    p_exact: float | None = None
-    d_z: float | None = None
-    p_equivalence: float | None = None
-    note: str = ""
-
-
-def _over_seeds(a: np.ndarray, b: np.ndarray, margin: float | None, confidence: float) -> _OverSeeds:
-    differences = a - b
-    if len(a) == 1:
-        return _OverSeeds(note="one seed: no test and no interval")
-    if not differences.any():
-        note = "identical in every seed: what was varied had no effect at all"
-        return _OverSeeds((0.0, 0.0), 1.0, 1.0, p_equivalence=0.0 if margin else None, note=note)
-    if _constant(differences, a, b):
-        if _constant(a, a, b):
-            return _OverSeeds(note="neither arm varies over seeds: copies of one run, no replication and no test")
-        p = _sign_flip(differences)
-        note = "the same difference in every seed: t has no denominator, p is the sign-flip test's"
-        return _OverSeeds(p=p, p_exact=p, note=note)
-    student = stats.ttest_rel(a, b)
-    bounds = student.confidence_interval(confidence)
-    return _OverSeeds(
-        interval=(float(bounds.low), float(bounds.high)),
-        p=float(student.pvalue),
-        p_exact=_sign_flip(differences),
-        d_z=float(differences.mean()) / float(differences.std(ddof=1)),
-        p_equivalence=float(ttost_paired(a, b, -margin, margin)[0]) if margin else None,
-    )
 
 
 def _check_options(test: str, confidence: float, margin: float | None) -> None:
@@ -347,21 +317,6 @@ def _paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("a metric is NaN or infinite in some seed; fix or leave out that run")
     return a, b
-
-
-def _constant(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether ``values`` vary by no more than the rounding of ``a`` and ``b``."""
-    return float(np.ptp(values)) <= 1e-12 * max(np.abs(a).max(), np.abs(b).max())
-
-
-def _sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p of the (S,) differences' mean under all sign flips (Fisher 1935; random ones beyond 14 seeds)."""
-    rng = np.random.default_rng(0)  # p is a function of the data alone
-    return float(
-        stats.permutation_test(
-            (differences,), np.mean, permutation_type="samples", vectorized=True, n_resamples=ENUMERATED, rng=rng
-        ).pvalue
-    )
 
 
 def _adjust(p: list[float | None], method: str) -> list[float | None]:

@@ -7,11 +7,17 @@
                "layers": {"choices": [1, 2, 3], "closed": ["low"]}},
      "cap": {"trials": 8, "epochs": 12, "seconds": null, "first_pruning": 6},
      "trials": [{"number": 0, "drawn": "own", "state": "complete", "value": 0.05, "epochs": 12, "seconds": 80.1,
-                 "params": {...}, "curve": [[1, 0.01], ...]}, ...]}
+                 "params": {...}, "curve": [[1, 0.01], ...]}, ...],
+     "confirm": {"top": 3, "seeds": 3}, "chosen": 0,
+     "confirmed": [{"trial": 0, "seed": 1000001, "state": "complete", "value": 0.048, "epochs": 12, "seconds": 80.3}]}
 
 ``drawn`` is "own" (the study's own setting), "random" or "tpe"; ``state`` is "complete", "pruned" or "failed";
 ``value`` is the primary metric on validation, null where there is none. ``closed`` names the ends of a space beyond
-which the model takes no value. Ledgers that were written before lack ``drawn``, ``closed`` and ``first_pruning``.
+which the model takes no value. ``confirmed`` are the trainings of the ``confirm.top`` best trials with
+``confirm.seeds`` new seeds each, to the last epoch; the trial with the best mean over these and its run in the search
+is ``chosen``, and without any the best of the search. Where the cap of ``trials`` is null, seconds alone ended the
+search. Ledgers that were written before lack ``drawn``, ``closed``, ``first_pruning``, ``chosen``, ``confirm`` and
+``confirmed``.
 A variant of a tuned data set that has no entry was not tuned: it had no trial. The ledger tells of a run's cells only
 where they were trained with what it found; it need not be so, for a run may leave ``--tuned`` out, or be tuned again.
 """
@@ -24,13 +30,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.provenance import count
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.run_files import OUTSIDE
 from harness.analysis.table import Column, Entry, Line, Table, fixed
+from harness.analysis.tables.numbers import mean_entry
 from harness.reading import shapes
 from harness.reading.json_text import read_json
 
-__all__ = ["border_distance", "equal_budgets", "ledger_table", "load_tuning", "mark_unequal", "own_trial"]
+__all__ = [
+    "best_in_search",
+    "border_distance",
+    "confirmed_values",
+    "equal_budgets",
+    "ledger_table",
+    "load_tuning",
+    "mark_unequal",
+    "own_trial",
+]
 
 MARK = "†"
 
@@ -44,11 +61,23 @@ def load_tuning(run: Run) -> list[dict[str, Any]]:
 
 
 def equal_budgets(entries: list[dict[str, Any]]) -> bool:
-    """Whether every variant was tuned with the same number of trials on each data set."""
-    counts: dict[str, set[int]] = {}
+    """Whether every variant was tuned with the same budget on each data set: as many trials, or as many seconds where
+    these alone end a search, and as many trials confirmed with as many seeds."""
+    budgets: dict[str, set[str]] = {}
     for entry in entries:
-        counts.setdefault(entry["dataset"], set()).add(len(entry["trials"]))
-    return all(len(found) == 1 for found in counts.values())
+        budgets.setdefault(entry["dataset"], set()).add(f"{_spent(entry)} {entry.get('confirm')}")
+    return all(len(found) == 1 for found in budgets.values())
+
+
+def _in_seconds(entry: dict[str, Any]) -> float | None:
+    """The seconds that a search had, where they alone ended it."""
+    cap = entry.get("cap", {})
+    return cap.get("seconds") if cap.get("trials", 0) is None else None
+
+
+def _spent(entry: dict[str, Any]) -> float:
+    """What must be equal: the seconds of a search that these alone ended, else its trials."""
+    return _in_seconds(entry) or len(entry["trials"])
 
 
 def mark_unequal(run: Run, entries: list[dict[str, Any]], table: Table) -> Table:
@@ -58,6 +87,7 @@ def mark_unequal(run: Run, entries: list[dict[str, Any]], table: Table) -> Table
     """
     trials = {(d, v): _trials_behind(run, entries, d, v) for d in run.datasets for v in run.contenders}
     usual = {d: max((n or 0 for (dataset, _), n in trials.items() if dataset == d), default=0) for d in run.datasets}
+    units = {entry["dataset"]: " s" for entry in entries if _in_seconds(entry)}
     lines, short, unknown = [], [], []
     for line in table.lines:
         # A block is a data set, or begins with one; the line of a comparison is called ARM/THAN.
@@ -67,21 +97,23 @@ def mark_unequal(run: Run, entries: list[dict[str, Any]], table: Table) -> Table
         fewer = {d: n for d, n in found.items() if n is not None and n < usual[d]}
         lines.append(replace(line, label=f"{line.label} {MARK}") if fewer else line)
         where = {d: f"{line.label} on {d}" if len(run.datasets) > 1 else line.label for d in found}
-        short += [f"{where[d]} {n} of {usual[d]}" for d, n in fewer.items()]
+        short += [f"{where[d]} {n:g} of {usual[d]:g}{units.get(d, '')}" for d, n in fewer.items()]
         unknown += [where[d] for d, n in found.items() if n is None]
     notes = list(table.notes)
     if short:
-        notes.append(f"{MARK}: tuned with fewer trials than others ({'; '.join(short)}); the comparison is not fair.")
+        less = "a smaller budget" if units else "fewer trials"
+        notes.append(f"{MARK}: tuned with {less} than others ({'; '.join(short)}); the comparison is not fair.")
     if unknown:
         notes.append(f"With how many trials these were tuned is unknown: {'; '.join(unknown)}.")
     return replace(table, lines=tuple(lines), notes=tuple(notes))
 
 
-def _trials_behind(run: Run, entries: list[dict[str, Any]], dataset: str, variant: str) -> int | None:
-    """How many trials the settings of a variant's cells come from; None where the ledger does not tell."""
+def _trials_behind(run: Run, entries: list[dict[str, Any]], dataset: str, variant: str) -> float | None:
+    """How many trials, or seconds where these alone end a search, the settings of a variant's cells come from; None
+    where the ledger does not tell."""
     for entry in entries:
         if (entry["dataset"], entry["variant"]) == (dataset, variant):
-            return len(entry["trials"]) if _was_used(run, entry) else None
+            return _spent(entry) if _was_used(run, entry) else None
     outside = run.path / OUTSIDE
     if _tuned(run, dataset, variant) or (
         outside.exists() and variant in read_json(outside, shapes.Outside)["variants"]
@@ -180,6 +212,19 @@ def _is_in_order(entry: dict[str, Any]) -> bool:
     return order == sorted(order)
 
 
+def _how_it_was_chosen(entries: list[dict[str, Any]]) -> str:
+    """What the caption says of the runs that decide; empty where none were made."""
+    plans = list(dict.fromkeys((e["confirm"]["top"], e["confirm"]["seeds"]) for e in entries if e.get("confirmed")))
+    if not plans:
+        return ""
+    how = ", or ".join(f"the best {top} with {count(seeds, 'new seed')} each" for top, seeds in plans)
+    some = "" if all(entry.get("confirmed") for entry in entries) else " where there are confirming runs"
+    return (
+        f" So{some} {how} were trained again to the last epoch, and the best mean over all runs of a setting decided "
+        "(confirmed: mean ± standard deviation over the new seeds; epochs and seconds of these runs are counted)."
+    )
+
+
 def _what_time_cut(entries: list[dict[str, Any]]) -> str:
     """What the caption says of a cap of seconds; empty where there was none."""
     caps = sorted({seconds for entry in entries if (seconds := entry.get("cap", {}).get("seconds")) is not None})
@@ -203,9 +248,10 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
     lower = lower_is_better(run.primary)
     starts = _how_it_started(entries)
     compared = [entry for entry in entries if entry["variant"] not in (run.study.get("references") or ())]
-    usual: dict[str, int] = {}
+    usual: dict[str, float] = {}
     for entry in compared:
-        usual[entry["dataset"]] = max(len(entry["trials"]), usual.get(entry["dataset"], 0))
+        usual[entry["dataset"]] = max(_spent(entry), usual.get(entry["dataset"], 0))
+    any_confirmed = any(entry.get("confirmed") for entry in entries)
     any_failed = any(trial["state"] == "failed" for entry in entries for trial in entry["trials"])
     heads = (
         Column("trials", "Trials"),
@@ -214,13 +260,14 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
         Column("epochs", "Epochs"),
         Column("seconds", "Seconds"),
         *([Column("own", f"Own {metric_label(run.primary)}")] if starts else []),
-        Column("best", f"Best {metric_label(run.primary)}"),
-        Column("best_trial", "In trial"),
+        Column("best", f"Best {metric_label(run.primary)} (optimistic)"),
+        *([Column("confirmed", "Confirmed"), Column("runs", "Confirming runs")] if any_confirmed else []),
+        Column("best_trial", "Chosen trial" if any_confirmed else "In trial"),
         Column("border", "Nearest border", align="l"),
     )
     lines, other = [], []
     for entry in entries:
-        fewer = entry in compared and len(entry["trials"]) < usual[entry["dataset"]]
+        fewer = entry in compared and _spent(entry) < usual[entry["dataset"]]
         found = _search(entry, lower, bool(starts))
         shown = [found[head.key] for head in heads]
         if fewer:
@@ -231,39 +278,43 @@ def ledger_table(run: Run, entries: list[dict[str, Any]]) -> Table:
         if trained and _best(entry, lower) is not None and not _was_used(run, entry):
             other.append(f"The cells of {label} on {entry['dataset']} were not trained with these settings.")
     caption = (
-        f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the best "
-        "point lies to the border of its space (0: on it, 0.5: in the middle), for the parameter that is nearest."
-        f"{starts}{_what_time_cut(entries)}"
+        f"Tuning ledger: what each search cost, its best validation {metric_label(run.primary)}, and how near the "
+        f"{'chosen' if any_confirmed else 'best'} point lies to the border of its space (0: on it, 0.5: in the "
+        "middle), for the parameter that is nearest. The best value is that of a single run, picked for being the best "
+        f"of many, and so optimistic.{_how_it_was_chosen(entries)}{starts}{_what_time_cut(entries)}"
     )
-    mark = f"{MARK}: fewer trials than others; the comparison of what was found is not fair."
+    less = "a smaller budget" if any(map(_in_seconds, entries)) else "fewer trials"
+    mark = f"{MARK}: {less} than others; the comparison of what was found is not fair."
     notes = (*(() if equal_budgets(compared) else (mark,)), *other)
     return Table("tuning", caption, "Variant", heads, tuple(lines), notes, f"{run.name}-tuning")
 
 
 def _search(entry: dict[str, Any], lower: bool, knows_own: bool) -> dict[str, Entry]:
     """What one search cost and found, by the keys of the ledger's columns."""
-    trials = entry["trials"]
+    trials, runs = entry["trials"], entry.get("confirmed") or []
     pruned = sum(t["state"] == "pruned" for t in trials)
     failed = sum(t["state"] == "failed" for t in trials)
-    epochs = sum(t.get("epochs") or 0 for t in trials)
-    seconds = sum(t.get("seconds") or 0.0 for t in trials)
+    epochs = sum(t.get("epochs") or 0 for t in [*trials, *runs])
+    seconds = sum(t.get("seconds") or 0.0 for t in [*trials, *runs])
     found = {
         "trials": Entry(str(len(trials)), len(trials)),
         "pruned": Entry(str(pruned), pruned),
         "failed": Entry(str(failed), failed),
         "epochs": Entry(str(epochs), epochs),
         "seconds": Entry(fixed(seconds, 0), seconds),
+        "runs": Entry(str(len(runs)), len(runs)),
     }
     own = own_trial(entry) if knows_own else None
     if knows_own:
         own_value = None if own is None else own["value"]
         found["own"] = Entry(fixed(own_value, 4), own_value)
-    best = _best(entry, lower)
-    if best is None:
+    best, first = _best(entry, lower), best_in_search(entry, lower)
+    if best is None or first is None:
         nothing = Entry("–")
-        return found | {"best": Entry(fixed(None, 4)), "best_trial": nothing, "border": nothing}
+        return found | dict.fromkeys(("best", "confirmed", "best_trial", "border"), nothing)
     number = best["number"] + 1
-    found["best"] = Entry(fixed(best["value"], 4), best["value"])
+    found["best"] = Entry(fixed(first["value"], 4), first["value"])
+    found["confirmed"] = mean_entry(confirmed_values(entry), 4)
     found["best_trial"] = Entry(f"{number}{' (own)' if best is own else ''}", number)
     distances = border_distance(entry, lower)
     nearest = min(distances, key=lambda name: distances[name], default=None)
@@ -274,5 +325,18 @@ def _search(entry: dict[str, Any], lower: bool, knows_own: bool) -> dict[str, En
 
 
 def _best(entry: dict[str, Any], lower: bool) -> dict[str, Any] | None:
+    """The trial that was chosen; None where none was complete."""
+    if entry.get("chosen") is not None:
+        return next(trial for trial in entry["trials"] if trial["number"] == entry["chosen"])
+    return best_in_search(entry, lower)
+
+
+def confirmed_values(entry: dict[str, Any]) -> list[float]:
+    """The validation values of the chosen trial's settings with new seeds; empty where it was not trained again."""
+    return [run["value"] for run in entry.get("confirmed") or () if run["trial"] == entry["chosen"]]
+
+
+def best_in_search(entry: dict[str, Any], lower: bool) -> dict[str, Any] | None:
+    """The trial with the best value of its single run; None where none was complete."""
     done = [t for t in entry["trials"] if t["state"] == "complete" and t["value"] is not None]
     return (min if lower else max)(done, key=lambda t: t["value"], default=None)

@@ -10,34 +10,28 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, stats
 
+from harness.analysis.pooled import Pooled
 from harness.errors import InputError, nearest
 
-__all__ = ["TwoLevel", "two_level_interval", "widened"]
+__all__ = ["Sampled", "TwoLevel", "two_level_interval", "widened"]
 
 
 @dataclass(frozen=True)
-class TwoLevel:
-    """The mean difference with users and seeds both taken as samples."""
+class Sampled:
+    """A mean difference with an interval for new seeds, users or codes, and the p that belong to it."""
 
     difference: float
     interval: tuple[float, float]
     standard_error: float
-    seed_error: float
-    """The standard error that the seeds alone give: the paired t-test's."""
-    seed_share: float
-    """Share of the random-effects variance that more seeds would shrink and more users alone would not, 0 to 1."""
-    seeds: int
-    users: int
-    confidence: float
-    method: str
 
     def half_width(self, alpha: float) -> float:
-        """Of the interval at confidence 1 - alpha, by random effects."""
-        # The stubs know isf of one number alone.
-        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seeds - 1, self.users - 1])  # type: ignore[misc]
-        half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
-        # The averaged quantile can fall faster than a small user effect adds to the error.
-        return float(max(half, over_seeds * self.seed_error))
+        """Of the interval at confidence 1 - alpha."""
+        raise NotImplementedError
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of the variance of the mean, what more seeds, more draws of the codes and more users would shrink."""
+        raise NotImplementedError
 
     def p(self, value: float = 0.0) -> float:
         """Two-sided p of a true mean of ``value``: where the interval's end touches it."""
@@ -55,7 +49,35 @@ class TwoLevel:
         return half if abs(self.difference) < margin else 1 - half
 
 
-def widened(p: float | None, wide: TwoLevel | None, margin: float | None) -> float | None:
+@dataclass(frozen=True)
+class TwoLevel(Sampled):
+    """The mean difference with users and seeds both taken as samples."""
+
+    seed_error: float
+    """The standard error that the seeds alone give: the paired t-test's, or the pooled one's."""
+    seed_share: float
+    """Share of the random-effects variance that more seeds would shrink and more users alone would not, 0 to 1."""
+    seeds: int
+    users: int
+    confidence: float
+    method: str
+    seed_degrees: int
+    """Degrees of freedom of ``seed_error``: seeds - 1, or those of the pooled variance."""
+
+    def half_width(self, alpha: float) -> float:
+        """Of the interval at confidence 1 - alpha, by random effects."""
+        # The stubs know isf of one number alone.
+        over_seeds, over_users = stats.t.isf(alpha / 2, [self.seed_degrees, self.users - 1])  # type: ignore[misc]
+        half = (self.seed_share * over_seeds + (1 - self.seed_share) * over_users) * self.standard_error
+        # The averaged quantile can fall faster than a small user effect adds to the error.
+        return float(max(half, over_seeds * self.seed_error))
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        return self.seed_share, 0.0, 1 - self.seed_share
+
+
+def widened(p: float | None, wide: Sampled | None, margin: float | None) -> float | None:
     """The p of a test of equivalence over seeds, made to hold for new users too; None where no user is known."""
     if p is None or margin is None:
         return p
@@ -69,6 +91,7 @@ def two_level_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    pooled: Pooled | None = None,
 ) -> TwoLevel:
     """Interval of the mean of (S, U) differences, one per seed and user, for new seeds *and* new users.
 
@@ -82,6 +105,8 @@ def two_level_interval(
     effect. In simulation it covers
     94.8 to 96.5 % from 5 seeds on, 94.8 to 97.2 % with 3 and 93.8 to 97.9 % with 2.
 
+    ``pooled``: the variance over seeds that all arms share, in place of the pair's own; random effects alone take it.
+
     "pigeonhole" resamples users and seeds independently (Owen 2007) and takes percentiles of ``resamples`` means. It
     counts the residual thrice and knows nothing of degrees of freedom, so it covers too much where residuals dominate
     (99 to 100 %) and too little where seeds do (82 % with 3 seeds, 88 % with 5, 91 % with 8): for comparison, not for
@@ -93,7 +118,7 @@ def two_level_interval(
     d = _checked(differences, method, confidence)
     seeds, users = d.shape
     mean, by_seed, by_user = d.mean(), d.mean(axis=1), d.mean(axis=0)
-    mean_square_seeds = users * by_seed.var(ddof=1)
+    mean_square_seeds = users * (by_seed.var(ddof=1) if pooled is None else pooled.variance)
     mean_square_users = seeds * by_user.var(ddof=1)
     residual = d - by_seed[:, None] - by_user + mean
     mean_square_residual = float(np.vdot(residual, residual)) / ((seeds - 1) * (users - 1))
@@ -109,6 +134,7 @@ def two_level_interval(
         users=users,
         confidence=confidence,
         method=method,
+        seed_degrees=seeds - 1 if pooled is None else pooled.degrees,
     )
     if method == "pigeonhole":
         means = _pigeonhole(d, resamples, np.random.default_rng(seed))

@@ -111,7 +111,8 @@ def verdicts(run: Run) -> list[str]:
     metric = metric_label(run.primary)
     return [
         f"On {dataset}, {run.label(arm)} {WORDS[c.verdict].format(run.label(than))}: {metric} {fixed(c.mean_a, 4)} "
-        f"against {fixed(c.mean_b, 4)}, {_certainty(c)}; {count(c.seeds, 'paired seed')}."
+        f"against {fixed(c.mean_b, 4)}, {_certainty(c)}; {count(c.seeds, 'paired seed')}"
+        f"{f' with {c.draws} draws of the codes each' if c.draws > 1 else ''}."
         for (dataset, arm, than), c in tested.items()
     ] + _against_references(run)
 
@@ -191,9 +192,10 @@ def leaders(run: Run) -> list[tuple[str, str, float]]:
 def _certainty(c: Comparison) -> str:
     if c.interval is None:
         return c.note
-    intervals = [f"{_to(c.interval)} over seeds"]
+    codes = ", codes" if c.draws > 1 else ""
+    intervals = [f"{_to(c.interval)} over seeds{codes and ' and codes'}"]
     if c.interval_users is not None:
-        intervals.append(f"{_to(c.interval_users)} over users and seeds")
+        intervals.append(f"{_to(c.interval_users)} over users{codes} and seeds")
     return (
         f"a difference of {fixed(c.difference, 4, sign=True)} (95 % interval {', '.join(intervals)}; "
         f"{CORRECTIONS[c.correction]} p {probability(c.p_adjusted)})"

@@ -27,7 +27,7 @@ __all__ = ["EVIDENCE", "Check", "Source", "Trace", "trace", "verify", "write_eff
 
 EVIDENCE = "evidence.json"
 """Beside the report: SHA-256 of every file that it was derived from."""
-_NOT_EVIDENCE = ("cell.json", "metrics.json", "model.safetensors")
+_NOT_EVIDENCE = ("cell.json", "metrics.json", "model.safetensors", "last_state.safetensors")
 """Files of a cell that no table or figure is derived from."""
 
 

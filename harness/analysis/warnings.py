@@ -16,7 +16,7 @@ FEW_USERS = 100
 
 def warnings_of(run: Run) -> list[str]:
     """Sentences, in the order of the data sets; empty where there is nothing to warn of."""
-    sentences = _of_looks(run)
+    sentences = _of_looks(run) + _of_trackers(run)
     for dataset in run.datasets:
         if run.task == "action":
             sentences += _of_actions(run, dataset)
@@ -33,6 +33,19 @@ def _of_looks(run: Run) -> list[str]:
     return [
         f"The verdicts were looked at with {seeds} seeds. Adding seeds until p is small finds more than 5 % false "
         f"differences (about 12 % at 3, 5 and 8 seeds); `looks: {len(looks)}` in the study corrects for it."
+    ]
+
+
+def _of_trackers(run: Run) -> list[str]:
+    """Trackers that failed, so that what they show is not whole."""
+    given_up: dict[str, list[str]] = {}
+    for card in run.cards.values():
+        for name, reason in card.get("trackers_given_up", {}).items():
+            given_up.setdefault(name, []).append(reason)
+    return [
+        f"The tracker {name} was given up in {len(reasons)} of {len(run.cards)} cells ({reasons[0]}); the cells are "
+        "whole all the same."
+        for name, reasons in given_up.items()
     ]
 
 

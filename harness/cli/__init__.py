@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
-from harness.cli import data, items, listing, reading, running, scoring, using
+from harness.cli import data, exporting, items, listing, reading, running, scoring, using
 from harness.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from harness.cli.unexpected import say_unexpected
 from harness.errors import LONGEST, InputError, Interrupted, in_one_line, shortened, shown
@@ -30,6 +30,7 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 for group, name in ((listing.list_app, "list"), (data.data_app, "data"), (items.items_app, "items")):
     app.add_typer(group, name=name)
+app.add_typer(exporting.export_app, name="export")
 for command in (
     running.run,
     reading.report,
@@ -40,6 +41,7 @@ for command in (
     reading.trace,
     reading.claims,
     using.compare,
+    using.across,
     using.recommend,
     scoring.score,
     running.worker,

@@ -10,7 +10,8 @@ import typer
 
 from harness.cli.common import say
 from harness.cli.options import AsJson, DataRoot
-from harness.cli.printing import download_bars, print_json, print_tree
+from harness.cli.printing import download_bars, print_json, print_rows, print_tree
+from harness.errors import InputError
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at and prepare data sets.")
 
@@ -94,16 +95,21 @@ def data_import(
         print(f"look at it: harness data show {done.name}")
 
 
-@data_app.command("prepare")
-def data_prepare(
-    name: Annotated[str, typer.Argument(help="A data set's name.")],
+@data_app.command("prepare", hidden=True)
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A data set's name, as `harness list datasets` has it.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="Take the files from this folder instead of downloading them.")
+        Path | None,
+        typer.Option("--from", help="Take the files from this folder, or archive, instead of downloading them."),
     ] = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a data set into the data root: download it, or take files on disk; check sizes, hashes and counts."""
+    """Bring a data set into the data root: download it, or take files on disk; check sizes, hashes and counts.
+
+    Examples: harness data get ml-20m; harness data get yelp --from ~/Downloads/yelp
+    """
     from harness.data.datasets import data_root as resolve
     from harness.data.prepare import prepare
 
@@ -122,3 +128,35 @@ def data_prepare(
         print_json(shown)
     else:
         print_tree(shown)
+
+
+@data_app.command("cache")
+def data_cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
+    unused: Annotated[
+        float | None, typer.Option("--unused", min=0, metavar="DAYS", help="Remove what was not used for so long.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The logs that are kept parsed, so that they open at once; in HARNESS_CACHE, else the user's cache folder."""
+    from datetime import UTC, datetime
+
+    from harness.data.cache import cache_folder, clean, entries
+
+    folder = cache_folder()
+    if folder is None:
+        raise InputError("HARNESS_CACHE is off, so that nothing is cached; unset it, or set it to a folder")
+    removing = clear or unused is not None
+    found = clean(folder, 0 if clear else unused or 0) if removing else entries(folder)
+    rows = [
+        {
+            "data set": entry.name or "damaged",
+            "events": entry.events,
+            "MB": round(entry.bytes / 1e6, 1),
+            "used": datetime.fromtimestamp(entry.used, UTC).date().isoformat(),
+        }
+        for entry in found
+    ]
+    print_rows(rows, as_json)
+    if not as_json:
+        print(f"{len(rows)} removed from {folder}" if removing else f"{len(rows)} in {folder}")

@@ -93,5 +93,5 @@ def _plain(kind: str) -> None:
     list_app.command(kind, help=f"{registry.purpose[0].upper()}{registry.purpose[1:]}.")(listed)
 
 
-for _kind in ("splitters", "probes", "tables", "figures", "executors"):
+for _kind in ("splitters", "probes", "tables", "figures", "executors", "trackers"):
     _plain(_kind)

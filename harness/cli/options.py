@@ -39,6 +39,10 @@ Storage = Annotated[
         show_default="study.db in the run's folder",
     ),
 ]
+Continue = Annotated[
+    bool,
+    typer.Option("--continue", help="Go on with finished cells where the budget has grown (keep_last_state: true)."),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
 ExecutorName = Annotated[
     str, typer.Option("--executor", help="Where workers are started: local, slurm, or one of your own.")

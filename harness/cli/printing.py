@@ -89,6 +89,8 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
     cells = sum(arm.cells for arm in plan.arms)
     finished = f", {cells - plan.left} of them finished" if plan.left < cells else ""
     shape = " x ".join(count(number, thing) for thing, number in sizes.items())
+    if study.codes > 1:
+        shape += f" x {study.codes} draws of the codes (1 for variants without)"
     print(f"{study.study}: {shape} = {count(cells, 'cell')}{finished}")
     _print_arms(plan, workers)
     print()
@@ -105,6 +107,8 @@ def print_plan(study: Study, plan: Plan, workers: int, difference: float | None)
     )
     floor = "no floor, however few the seeds" if plan.smallest_p == 0 else f"{plan.smallest_p:.3g}"
     print(f"smallest p that the design can reach: {floor}")
+    if study.codes > 1:
+        print("power is that over seeds; what the draws of the codes add to the spread is known once they are run")
     if plan.looks:
         before = ", ".join(map(str, plan.looks))
         print(
@@ -155,13 +159,13 @@ def _print_arms(plan: Plan, workers: int) -> None:
 
 def print_tuning(study: Study, entries: list[dict[str, Any]]) -> None:
     from harness.analysis.rows import lower_is_better
-    from harness.analysis.tuning import border_distance
+    from harness.analysis.tuning import best_in_search, border_distance, confirmed_values
 
     lower = lower_is_better(study.primary)
     lines = []
     for entry in entries:
-        trials = entry["trials"]
-        values = [trial["value"] for trial in trials if trial["state"] == "complete"]
+        trials, again = entry["trials"], entry.get("confirmed") or []
+        best, confirmed = best_in_search(entry, lower), confirmed_values(entry)
         near = [key for key, distance in border_distance(entry, lower).items() if distance < 0.05]
         lines.append(
             {
@@ -169,9 +173,10 @@ def print_tuning(study: Study, entries: list[dict[str, Any]]) -> None:
                 "variant": entry["variant"],
                 "trials": len(trials),
                 "pruned": sum(trial["state"] == "pruned" for trial in trials),
-                "epochs": sum(trial["epochs"] for trial in trials),
-                "seconds": f"{sum(trial['seconds'] for trial in trials):.1f}",
-                f"best {study.primary}": f"{(min if lower else max)(values):.4f}",
+                "epochs": sum(run["epochs"] for run in [*trials, *again]),
+                "seconds": f"{sum(run['seconds'] for run in [*trials, *again]):.1f}",
+                f"best {study.primary} (optimistic)": f"{best['value']:.4f}" if best else "",
+                "confirmed": f"{sum(confirmed) / len(confirmed):.4f}" if confirmed else "",
                 "settings": ", ".join(
                     f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
                     for key, value in entry["best"].items()

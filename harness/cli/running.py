@@ -12,6 +12,7 @@ import typer
 from harness.cli.common import FAILED, command_line, report_on, say
 from harness.cli.options import (
     AsJson,
+    Continue,
     DataRoot,
     Datasets,
     Device,
@@ -54,6 +55,7 @@ def run(
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="Go on in this folder though the design has changed.")
     ] = False,
+    continue_: Continue = False,
     queue_only: Annotated[
         bool, typer.Option("--queue-only", help="Train nothing here; queue the cells for `harness worker`.")
     ] = False,
@@ -86,6 +88,7 @@ def run(
         storage=storage,
         data_root=data_root,
         retry_failed=retry_failed,
+        continue_training=continue_,
     )
     if done.task == "efficiency":
         report_on(done)
@@ -104,6 +107,7 @@ def _say_outcome(done: Run, queue_only: bool) -> None:
         report_on(done)
     for failure in failed:
         where = f"{failure['dataset']} / {failure['variant']} / seed {failure['seed']}"
+        where += f", codes {failure['draw']}" if "draw" in failure else ""
         print(f"failed: {where}: {failure['reason']}", file=sys.stderr)
     if failed:
         where = f"{done.path}/failed/*/failure.json and {done.path}/logs"
@@ -152,10 +156,16 @@ def plan(
 
 def tune(
     study: StudyName,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials of each search, the same for all variants.")],
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials of each search, the same for all variants.")
+    ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.001, help="Cap on a search's training and validation, the same for all."),
+        typer.Option(
+            "--minutes",
+            min=0.001,
+            help="Of a search's training and validation, the same for all; a cap beside --trials.",
+        ),
     ] = None,
     preset: Preset = "default",
     dataset: Datasets = None,
@@ -171,6 +181,8 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Search the settings of each variant on validation, with equal budgets; `harness run --tuned` runs the best."""
+    if trials is None and minutes is None:
+        raise InputError("give each search a budget: equal --trials, equal --minutes, or both")
     declared = read_study(study, preset, None, dataset, set_)
     folder = run_folder(study, preset, name, out)
     from harness.study import tune as tuning

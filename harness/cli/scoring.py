@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,11 @@ from harness.cli.options import AsJson, DataRoot, Out, Preset
 from harness.cli.printing import print_json, print_rows
 from harness.errors import InputError
 from harness.resolve import existing_run, read_study, run_name
+
+
+class UnknownItems(StrEnum):
+    REFUSE = "refuse"
+    MISSES = "misses"
 
 
 def score(
@@ -29,6 +35,9 @@ def score(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the data settings, without --study (repeatable).")
     ] = None,
+    unknown_items: Annotated[
+        UnknownItems, typer.Option("--unknown-items", help="Items that the data do not hold: refused, or misses.")
+    ] = UnknownItems.REFUSE,
     preset: Preset = "default",
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the run's folder.", show_default="the file's, or the study's")
@@ -50,13 +59,15 @@ def score(
             raise InputError("--variant needs --study: the study to whose run the predictions are added")
         folder = existing_run(study, preset, name, out)
         scored = scoring.add_to_run(
-            predictions, RunFolder(folder), dataset, variant, seed, label, inputs, command_line()
+            predictions, RunFolder(folder), dataset, variant, seed, label, inputs, command_line(), unknown_items.value
         )
     else:
         folder = out / run_name("", "default", name or predictions.stem)
         declared = None if study is None else read_study(study, preset)
         design = scoring.design_of(declared, dataset, label or folder.name, seed, set_ or [])
-        scored = scoring.score_alone(predictions, design, RunFolder(folder), inputs, command_line())
+        scored = scoring.score_alone(
+            predictions, design, RunFolder(folder), inputs, command_line(), unknown_items.value
+        )
     if as_json:
         print_json(asdict(scored) | {"cell": str(scored.cell)})
         return

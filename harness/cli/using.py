@@ -1,15 +1,18 @@
-"""`harness compare` and `harness recommend`."""
+"""`harness compare`, `harness across` and `harness recommend`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.options import AsJson, DataRoot, Device, Out
-from harness.cli.printing import print_json, print_rows
+from harness.cli.printing import print_json, print_rows, print_table
 from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.trained import TrainedModel
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its name below --out.")]
 
@@ -63,9 +66,39 @@ def compare(
     print_rows(shown)
 
 
+def across(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of one design, or their names below --out.")
+    ],
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Set runs of one design on several data sets side by side: each comparison's verdict on each, and the mean.
+
+    From 6 data sets on, Friedman's test ranks all variants. The report of one run on several data sets has this table.
+    """
+    from harness import api
+    from harness.analysis.across import places_of
+    from harness.analysis.tables.across import datasets_table
+
+    table = datasets_table(places_of([api.load_run(run, out).data for run in runs]))
+    if as_json:
+        keys = [column.key for column in table.columns]
+        lines = [
+            {"comparison": line.key, **{k: e.value for k, e in zip(keys, line.entries, strict=True)}}
+            for line in table.lines
+        ]
+        print_json({"lines": lines, "notes": list(table.notes)})
+        return
+    print_table(table)
+    print("\n".join(["", table.caption, *table.notes]))
+
+
 def recommend(
-    run: RunPath,
-    variant: Annotated[str, typer.Option("--variant", help="Whose model.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, its name below --out, or an exported model.")
+    ],
+    variant: Annotated[str | None, typer.Option("--variant", help="Whose model, of a run.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of which seed.")] = 0,
     history: Annotated[
         str | None, typer.Option("--history", metavar="A,B,C", help="Item ids as in the data, oldest first.")
@@ -88,12 +121,15 @@ def recommend(
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a trained model of a run for the next items after a history."""
+    """Ask a trained model for the next items after a history: one of a run, or one that `harness export hub` wrote."""
     from harness import api
 
     if history is None and user is None:
         raise InputError("give the item ids of a --history, or a --user of the data")
-    model = api.load_run(run, out).model(variant, seed, dataset, data_root=data_root, device=device)
+    if variant is None:
+        model = _exported(run, device)
+    else:
+        model = api.load_run(run, out).model(variant, seed, dataset, data_root=data_root, device=device)
     known: dict[str, Any] = {
         "times": None if times is None else _split(times),
         "actions": None if action is None else [_split(names) for names in action],
@@ -107,6 +143,14 @@ def recommend(
         print_json(found)
     else:
         print_rows([line | {"score": f"{line['score']:.4f}"} for line in found])
+
+
+def _exported(folder: Path, device: str) -> TrainedModel:
+    from harness.export.hub import is_exported, load_model
+
+    if not is_exported(folder):
+        raise InputError(f"name the variant of the run {folder} with --variant (only an exported model needs none)")
+    return load_model(folder, device)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -6,25 +6,40 @@ Each is registered in the entry-point group ``harness.datasets``, as anybody els
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.data import readers
+from harness.files import as_file_name
 
-__all__ = ["Counts", "DatasetSpec", "Download", "Form"]
+__all__ = ["Counts", "DatasetSpec", "Download", "Form", "RoundedCounts"]
 
 
 @dataclass(frozen=True)
 class Counts:
     """How large a data set is."""
 
-    users: int
-    items: int
-    events: int
+    users: int | None
+    """None where nobody says it of the events alone."""
+    items: int | None
+    events: int | None
 
     def differences(self, found: Counts) -> dict[str, tuple[int, int]]:
         """Count -> (here, found) for those that differ."""
         pairs = {f.name: (getattr(self, f.name), getattr(found, f.name)) for f in fields(self)}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return {name: pair for name, pair in pairs.items() if pair[0] is not None and self._differ(*pair)}
+
+    def _differ(self, said: int, found: int) -> bool:
+        return said != found
+
+
+class RoundedCounts(Counts):
+    """Counts that are published as 94.8K or 1.6M: with one decimal from a thousand on."""
+
+    def _differ(self, said: int, found: int) -> bool:
+        step = 100_000 if said >= 1_000_000 else 100 if said >= 1000 else 1
+        return abs(found - said) > step / 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class Form:
     """One way in which a data set lies on disk: the names of its files by the part they play, and their reader."""
 
     files: dict[str, str]
-    """Part -> file name. "events" must be there, the others may be missing."""
+    """Part -> file name, which may also lie there without its .gz. "items" and "times" may be missing."""
     read: readers.Reader
     published: Counts | None = None
     """What its publishers count in it, before anything is dropped."""
@@ -45,8 +60,13 @@ class Download:
     url: str
     size: int | None = None
     sha256: str | None = None
+    md5: str | None = None
     members: tuple[str, ...] = ()
     """For an archive: what is taken out of it."""
+
+    @property
+    def file(self) -> str:
+        return Path(urlsplit(self.url).path).name
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,13 @@ class DatasetSpec:
     checksums: dict[str, str] = field(default_factory=dict)
     """File name -> SHA-256 of the copy that the reference results stand on."""
     notes: tuple[str, ...] = ()
+    own_folder: bool = False
+    """Its files have names that other data sets use as well, so that they are looked for in its own folder alone."""
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the data root."""
+        return as_file_name(self.name)
 
 
 RATINGS = {"like": "rating >= 4", "love": "rating == 5", "dislike": "rating <= 2"}
@@ -233,12 +260,12 @@ RETAILROCKET = DatasetSpec(
     forms=(
         Form(
             {"events": "retailrocket.events.tsv"},
-            readers.event_table(user="user", item="item", time="unix_time", action="action"),
+            readers.EventTable(user="user", item="item", time="unix_time", action="action"),
             Counts(2174, 29_905, 97_381),
         ),
         Form(
             {"events": "events.csv"},
-            readers.event_table(
+            readers.EventTable(
                 user="visitorid",
                 item="itemid",
                 time="timestamp",
@@ -268,7 +295,7 @@ KUAIRAND = DatasetSpec(
     forms=(
         Form(
             {"events": "processed_standard_kcore_15.csv"},
-            readers.event_table(
+            readers.EventTable(
                 user="user_id",
                 item="video_id",
                 time="time_ms",

@@ -38,6 +38,9 @@ class DataConfig(Settings):
     """Share of events between training and test; temporal and within-user only."""
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of events at the end; temporal and within-user only."""
+    targets: Literal["last", "first", "all"] = "last"
+    """Retrieval: which events of a user's validation or test part are to be recommended, each from all events before
+    it: the last one, the first one, or every one. Leave-one-out has one event in each part."""
     max_length: int = Field(default=50, ge=1)
     """The longest history that a model reads, in events."""
     short_users: Literal["error", "drop", "train"] = "error"
@@ -63,7 +66,7 @@ class DataConfig(Settings):
     def _named_where_set(self, handler: Any) -> dict[str, Any]:
         """A setting that came later is named only where it is set: the cells of other studies keep their ids."""
         values = handler(self)
-        for name, unset in (("columns", None), ("split_options", {})):
+        for name, unset in (("columns", None), ("split_options", {}), ("targets", "last")):
             if getattr(self, name) == unset:
                 values.pop(name, None)
         return values

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pyarrow import csv as arrow_csv
 
 from harness.data.config import Columns
 from harness.data.packed import BLOCK, PACKED, lines_of, open_file, unreadable
-from harness.data.roles import find_roles, is_role
+from harness.data.roles import chosen, find_roles, is_role
 from harness.data.rows import ID, EventRows, faulty
 from harness.data.times import NUMBER, WHOLE
 from harness.errors import InputError
@@ -49,7 +49,7 @@ class Layout:
         return f"line {next(number for n, (number, _) in enumerate(self.records()) if n == row)}"
 
 
-def read_delimited(path: Path, columns: Columns | None) -> EventRows:
+def read_delimited(path: Path, columns: Columns | None, only: Sequence[str] | None = None) -> EventRows:
     layout = layout_of(path, columns)
     first = next(layout.records(), None)
     if first is None:
@@ -59,7 +59,7 @@ def read_delimited(path: Path, columns: Columns | None) -> EventRows:
     if not layout.header:
         columns, notes = _by_place(layout, first[1], columns)
     roles, guessed = find_roles(path, layout.names, columns)
-    types = dict.fromkeys(layout.names, ID)
+    types = dict.fromkeys(chosen(path, layout.names, roles, only), ID)
     if "time" in roles:
         whole = WHOLE.fullmatch(first[1][layout.names.index(roles["time"])].strip())
         types[roles["time"]] = pa.int64() if whole else pa.string()
@@ -92,7 +92,9 @@ def _parse(layout: Layout, types: dict[str, pa.DataType]) -> pa.Table:
                     quote_char='"' if layout.quoted else False,
                     newlines_in_values=layout.quoted,
                 ),
-                arrow_csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+                arrow_csv.ConvertOptions(
+                    column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
+                ),
             )
         except OSError as error:
             raise unreadable(layout.path, error) from None

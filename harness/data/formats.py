@@ -5,7 +5,7 @@ A fast parser reads them. Where it refuses, the lines are searched for the first
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from pyarrow import parquet
 from harness.data.config import Columns
 from harness.data.delimited import check_count, layout_of, read_delimited
 from harness.data.packed import BLOCK, PACKED, lines_of, open_file, refuse_empty, unreadable
-from harness.data.roles import find_roles
+from harness.data.roles import chosen, find_roles
 from harness.data.rows import ID, EventRows, faulty
 from harness.errors import InputError
 from harness.reading.bounds import check_size
 from harness.reading.json_text import parse_json
 from harness.reading.parquet import FAULTS, PARQUET_BYTES, check_claims
 
-__all__ = ["FORMATS", "format_of", "known_endings", "read_events", "read_texts"]
+__all__ = ["FORMATS", "format_of", "json_object", "known_endings", "read_events", "read_texts"]
 
 FORMATS = {
     "delimited": (".csv", ".tsv", ".txt", ".dat", ".data", ".tab", ".inter", ".item"),
@@ -51,8 +51,10 @@ def known_endings() -> str:
     return ", ".join(suffix for known in FORMATS.values() for suffix in known) + " (or these and .gz, .zst)"
 
 
-def read_events(path: Path, columns: Columns | None = None) -> EventRows:
+def read_events(path: Path, columns: Columns | None = None, only: Sequence[str] | None = None) -> EventRows:
     """The events of ``path``, one a row, with the columns that ``columns`` names or whose names are known.
+
+    ``only``: what else is read; None: every column.
 
     Raises:
         InputError: a file that is missing, empty, damaged or of no known format, columns that are not found, a line
@@ -64,7 +66,7 @@ def read_events(path: Path, columns: Columns | None = None) -> EventRows:
     if kind is None:
         raise InputError(f"{path} is not a file of events: its name must end in one of {known_endings()}")
     refuse_empty(path)
-    return {"delimited": read_delimited, "parquet": _parquet, "json": _json_lines}[kind](path, columns)
+    return {"delimited": read_delimited, "parquet": _parquet, "json": _json_lines}[kind](path, columns, only)
 
 
 def read_texts(path: Path) -> tuple[list[dict[str, Any]], Callable[[int], str]]:
@@ -77,7 +79,7 @@ def read_texts(path: Path) -> tuple[list[dict[str, Any]], Callable[[int], str]]:
         except FAULTS as error:
             raise unreadable(path, error) from None
     if kind == "json":
-        found = [(number, _json_object(path, number, line)) for number, line in lines_of(path)]
+        found = [(number, json_object(path, number, line)) for number, line in lines_of(path)]
         return [row for _, row in found], lambda row: f"line {found[row][0]}"
     layout = layout_of(path, None)
     if not layout.header:
@@ -92,8 +94,8 @@ def read_texts(path: Path) -> tuple[list[dict[str, Any]], Callable[[int], str]]:
 # JSON lines
 
 
-def _json_lines(path: Path, columns: Columns | None) -> EventRows:
-    sample = [_json_object(path, number, line) for number, line in islice(lines_of(path), SAMPLE)]
+def _json_lines(path: Path, columns: Columns | None, only: Sequence[str] | None) -> EventRows:
+    sample = [json_object(path, number, line) for number, line in islice(lines_of(path), SAMPLE)]
     if not sample:
         raise InputError(f"{path} has no rows; restore it from its source")
     types: dict[str, pa.DataType] = {}
@@ -107,13 +109,14 @@ def _json_lines(path: Path, columns: Columns | None) -> EventRows:
     roles, notes = find_roles(path, list(types), columns)
     # What is no user, item or time may be left out where it can't be read; for these the line is said.
     types = {name: kind for name, kind in types.items() if name not in mixed or name in roles.values()}
+    types = {name: types[name] for name in chosen(path, list(types), roles, only)}
     parse = arrow_json.ParseOptions(explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore")
     try:
         with open_file(path) as stream:
             data = arrow_json.read_json(stream, arrow_json.ReadOptions(use_threads=False, block_size=BLOCK), parse)
     except (pa.ArrowInvalid, OSError) as error:
         for number, line in lines_of(path):
-            row = _json_object(path, number, line)
+            row = json_object(path, number, line)
             for name, kind in types.items():
                 value = row.get(name)
                 if value is not None and not _fits(value, kind):
@@ -138,7 +141,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     return whole or (pa.types.is_floating(kind) and isinstance(value, float))
 
 
-def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
+def json_object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         found = parse_json(line.lstrip("\ufeff"))
     except ValueError as error:
@@ -164,13 +167,14 @@ def _open_parquet(path: Path) -> parquet.ParquetFile:
     return file
 
 
-def _parquet(path: Path, columns: Columns | None) -> EventRows:
+def _parquet(path: Path, columns: Columns | None, only: Sequence[str] | None) -> EventRows:
     schema = _open_parquet(path).schema_arrow
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path} has the column '{twice}' twice; rename one")
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
     roles, notes = find_roles(path, flat, columns)
+    flat = chosen(path, flat, roles, only)
     texts = [field.name for field in schema if _is_text(field.type)]
     try:
         data = parquet.read_table(path, columns=flat, use_threads=False, read_dictionary=texts)
@@ -230,7 +234,9 @@ def _faulty_text(rows: EventRows) -> InputError:
 def _as_ids(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(values.type):
         return values.cast(ID)
-    return values.cast(pa.string()).dictionary_encode()
+    # Numbers are written out once each, not once a row.
+    coded = [(chunk.indices, chunk.dictionary.cast(pa.string())) for chunk in values.dictionary_encode().chunks]
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(*parts) for parts in coded], ID)
 
 
 def _is_text(kind: pa.DataType) -> bool:

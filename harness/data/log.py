@@ -105,6 +105,8 @@ class RawLog:
     """Row -> its place in ``path``, for messages, where the rows are not simply lines."""
     files: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dropped: int = 0
+    """Rows that the reader left out; the publishers count them."""
 
 
 def encode(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

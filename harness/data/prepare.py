@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import email.message
+import hashlib
 import http.client
 import shutil
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from harness.data.atomic import write_atomic_log
-from harness.data.datasets import Counts, DatasetSpec, Download, Form, find_files, known, read_files
+from harness.data.datasets import Counts, DatasetSpec, Form, count, find_files, known, read_files
 from harness.data.synthetic import SYNTHETIC
 from harness.errors import InputError, nearest
 from harness.files import file_digest, whole_file, writing
@@ -49,8 +51,9 @@ class Prepared:
 def prepare(name: str, root: Path, source: Path | None = None, progress: Progress | None = None) -> Prepared:
     """Puts data set ``name`` into ``root/NAME`` and counts it.
 
-    With ``source`` its files are copied from that folder (or from one a level below). Without, what lies under
-    ``root`` already is counted, and else it is downloaded; an interrupted download goes on where it stopped.
+    With ``source`` its files are copied from that folder (or from one a level below), or out of the archive that its
+    publishers offer. Without, what lies under ``root`` already is counted, and else it is downloaded; an interrupted
+    download goes on where it stopped.
 
     Raises:
         InputError: an unknown name, files that are not there, a download that failed or has the wrong checksum.
@@ -63,8 +66,8 @@ def prepare(name: str, root: Path, source: Path | None = None, progress: Progres
     form, files = _obtain(spec, root, source, progress)
     raw = read_files(spec, form, files)
     if spec.prepare_atomic and form in spec.forms and form.files["events"].endswith(".json.gz"):
-        write_atomic_log(raw, root / name / f"{name}.inter")
-    counts = Counts(len(raw.users), len(raw.items), len(raw.item))
+        write_atomic_log(raw, root / spec.folder / f"{spec.folder}.inter")
+    counts = count(raw)
     return Prepared(
         name=name,
         folder=files["events"].parent,
@@ -77,7 +80,13 @@ def prepare(name: str, root: Path, source: Path | None = None, progress: Progres
 
 
 def download(
-    url: str, target: Path, *, size: int | None = None, sha256: str | None = None, progress: Progress | None = None
+    url: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    md5: str | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Fetches ``url`` into ``target``, which appears only once it is whole.
 
@@ -105,7 +114,10 @@ def download(
                         f"cannot download {url}: {reason}; check the connection and repeat the command, which goes on "
                         f"where it stopped{_BY_HAND}"
                     ) from None
-        _check(url, part, size, sha256)
+        problem = _problem(part, size, sha256, md5)
+        if problem:
+            part.unlink()
+            raise InputError(f"the download of {url} has {problem} and was removed; repeat the command{_BY_HAND}")
         part.replace(target)
 
 
@@ -148,32 +160,27 @@ def _total(headers: email.message.Message) -> int | None:
     return int(total) if total.isdigit() else None
 
 
-def _check(url: str, part: Path, size: int | None, sha256: str | None) -> None:
-    found = part.stat().st_size
-    problem = None
+def _problem(file: Path, size: int | None, sha256: str | None, md5: str | None) -> str | None:
+    """What tells ``file`` from what was published."""
+    found = file.stat().st_size
     if size is not None and found != size:
-        problem = f"{found:,} bytes instead of {size:,}"
-    elif sha256 is not None and (digest := file_digest(part)) != sha256:
-        problem = f"the SHA-256 {digest} instead of {sha256}"
-    if problem:
-        part.unlink()
-        raise InputError(f"the download of {url} has {problem} and was removed; repeat the command{_BY_HAND}")
+        return f"{found:,} bytes instead of {size:,}"
+    if sha256 is not None and (digest := file_digest(file)) != sha256:
+        return f"the SHA-256 {digest} instead of {sha256}"
+    if md5 is not None:
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "md5").hexdigest()
+        if digest != md5:
+            return f"the MD5 {digest} instead of {md5}"
+    return None
 
 
 def _obtain(
     spec: DatasetSpec, root: Path, source: Path | None, progress: Progress | None
 ) -> tuple[Form, dict[str, Path]]:
-    folder = root / spec.name
+    folder = root / spec.folder
     if source is not None:
-        if not source.is_dir():
-            raise InputError(f"{source} is no folder; name the one that holds the files of '{spec.name}' with --from")
-        form, files = find_files(spec, source)
-        copies = {part: folder / path.name for part, path in files.items()}
-        for part, path in files.items():
-            if path.resolve() != copies[part].resolve():
-                with whole_file(copies[part]) as aside:
-                    shutil.copyfile(path, aside)
-        return form, copies
+        return _take(spec, root, source)
     try:
         form, files = find_files(spec, root)
         # A download may have been stopped between two files.
@@ -183,21 +190,50 @@ def _obtain(
         if not spec.downloads:
             raise
     for item in spec.downloads:
-        _download_into(folder, item, progress)
+        target = folder / item.file
+        if not target.exists():
+            download(item.url, target, size=item.size, sha256=item.sha256, md5=item.md5, progress=progress)
+        _unpack(target, item.members, folder)
     return find_files(spec, root)
 
 
-def _download_into(folder: Path, item: Download, progress: Progress | None) -> None:
-    target = folder / Path(urlsplit(item.url).path).name
-    if not target.exists():
-        download(item.url, target, size=item.size, sha256=item.sha256, progress=progress)
-    if item.members:
-        try:
-            with zipfile.ZipFile(target) as archive:
-                for member in item.members:
-                    with whole_file(folder / Path(member).name) as aside:
-                        aside.write_bytes(archive.read(member))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise InputError(
-                f"{target} is no archive with {', '.join(item.members)} ({error}); delete it and repeat"
-            ) from None
+def _take(spec: DatasetSpec, root: Path, source: Path) -> tuple[Form, dict[str, Path]]:
+    """Copies what is on disk already: a folder of files, or the publishers' archive."""
+    folder = root / spec.folder
+    archive = next((item for item in spec.downloads if item.members and item.file == source.name), None)
+    if source.is_file() and archive is not None:
+        problem = _problem(source, archive.size, archive.sha256, archive.md5)
+        if problem:
+            raise InputError(f"{source} has {problem}; fetch it again from {archive.url}")
+        _unpack(source, archive.members, folder)
+        return find_files(spec, root)
+    if not source.is_dir():
+        names = " or ".join(item.file for item in spec.downloads if item.members)
+        raise InputError(
+            f"{source} is no folder; name the one that holds the files of '{spec.name}' with --from"
+            + (f", or its archive {names}" if names else "")
+        )
+    form, files = find_files(spec, source, given=True)
+    copies = {part: folder / path.name for part, path in files.items()}
+    for part, path in files.items():
+        if path.resolve() != copies[part].resolve():
+            with whole_file(copies[part]) as aside:
+                shutil.copyfile(path, aside)
+    return form, copies
+
+
+def _unpack(archive: Path, members: tuple[str, ...], folder: Path) -> None:
+    """Takes ``members`` out of a zip or tar archive."""
+    if not members:
+        return
+    try:
+        zipped = zipfile.is_zipfile(archive)
+        with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as opened:
+            for member in members:
+                inside = opened.open(member) if isinstance(opened, zipfile.ZipFile) else opened.extractfile(member)
+                if inside is None:
+                    raise KeyError(f"{member} is no file")
+                with inside, whole_file(folder / Path(member).name) as aside, open(aside, "wb") as file:
+                    shutil.copyfileobj(inside, file, CHUNK)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, KeyError) as error:
+        raise InputError(f"{archive} is no archive with {', '.join(members)} ({error}); delete it and repeat") from None

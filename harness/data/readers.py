@@ -7,6 +7,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,14 @@ from harness.errors import InputError
 from harness.files import file_digest, read_json
 
 __all__ = [
+    "EventTable",
     "Reader",
     "amazon_reviews",
     "atomic",
-    "event_table",
+    "identity",
     "json_sequences",
     "movielens_dat",
+    "python_literal",
     "text_of",
     "text_sequences",
 ]
@@ -40,43 +43,53 @@ def atomic(files: Mapping[str, Path]) -> RawLog:
     return read_atomic_log(files["events"], files.get("items"))
 
 
-def event_table(
-    *,
-    user: str,
-    item: str,
-    time: str,
-    ticks: int = 1,
-    separator: str = "\t",
-    action: str | None = None,
-    numbers: tuple[str, ...] = (),
-    words: Mapping[str, str] | None = None,
-) -> Reader:
+@dataclass(frozen=True)
+class EventTable:
     """A reader of one table with a header line that names these columns, whatever else it holds.
 
     ``action``: a column of words, which becomes ``action``, each word replaced as ``words`` says.
     ``numbers``: further columns that must hold numbers. All columns are kept for action rules.
     """
 
-    def read(files: Mapping[str, Path]) -> RawLog:
+    user: str
+    item: str
+    time: str
+    ticks: int = 1
+    separator: str = "\t"
+    action: str | None = None
+    numbers: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, files: Mapping[str, Path]) -> RawLog:
         path = files["events"]
-        kinds: dict[str, Kind] = {user: "id", item: "id", time: "time"}
-        kinds |= dict.fromkeys(numbers, "number")
-        if action:
-            kinds[action] = "id"
-        names = read_header(path, separator)
+        kinds: dict[str, Kind] = {self.user: "id", self.item: "id", self.time: "time"}
+        kinds |= dict.fromkeys(self.numbers, "number")
+        if self.action:
+            kinds[self.action] = "id"
+        names = read_header(path, self.separator)
         for name in kinds:
             if name not in names:
                 raise InputError(f"{path} has no column '{name}' in its first line; restore it from its source")
-        table = read_table(path, [Column(name, kinds.get(name, "text")) for name in names], separator=separator)
+        columns = [Column(name, kinds.get(name, "text")) for name in names]
+        table = read_table(path, columns, separator=self.separator)
         # Every column takes part in the search for repeated rows.
-        rest = [name for name in names if name not in (user, item, time)]
-        raw = _raw(path, table, user, item, time, ticks, rest)
-        if action:
-            found, which = np.unique(raw.columns.pop(action), return_inverse=True)
-            raw.columns["action"] = np.array([(words or {}).get(word, word) for word in found.tolist()])[which]
+        rest = [name for name in names if name not in (self.user, self.item, self.time)]
+        raw = _raw(path, table, self.user, self.item, self.time, self.ticks, rest)
+        if self.action:
+            found, which = np.unique(raw.columns.pop(self.action), return_inverse=True)
+            raw.columns["action"] = np.array([self.words.get(word, word) for word in found.tolist()])[which]
         return raw
 
-    return read
+
+def identity(read: Reader) -> str | None:
+    """What tells one of the harness' own readers, with its options, from every other; None for any other reader, whose
+    code and options are not known here."""
+    if not (read.__module__ or "").startswith("harness.data."):
+        return None
+    if is_dataclass(read):
+        return repr(read)
+    name = getattr(read, "__qualname__", "<locals>")
+    return None if "<locals>" in name else f"{read.__module__}.{name}"
 
 
 def text_sequences(files: Mapping[str, Path]) -> RawLog:
@@ -265,14 +278,14 @@ def _amazon_meta(path: Path, wanted: set[str]) -> dict[str, dict[str, object]]:
             for number, line in enumerate(file, 1):
                 match = key.search(line)
                 if match and match[1].decode() in wanted:
-                    fields = _literal(line, path, number)
+                    fields = python_literal(line, path, number)
                     found[match[1].decode()] = {name: fields.get(name) for name in kept}
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path} is truncated or no gzip file ({_first_line(error)}); fetch it again") from None
     return found
 
 
-def _literal(line: bytes, path: Path, number: int) -> dict[str, object]:
+def python_literal(line: bytes, path: Path, number: int) -> dict[str, object]:
     try:
         fields = ast.literal_eval(line.decode("utf-8").strip())
     except (SyntaxError, ValueError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.data.config import Columns
 from harness.errors import InputError, nearest
 
-__all__ = ["ROLES", "find_roles", "is_role"]
+__all__ = ["ROLES", "chosen", "find_roles", "is_role"]
 
 ROLES = {
     "user": (
@@ -76,6 +76,16 @@ def find_roles(path: Path, names: Sequence[str], given: Columns | None) -> tuple
                 f"no column is known to hold times (there are {_listed(rest)}); name it with data.columns.time"
             )
     return found, tuple(f"{path.name}: {note}" for note in notes)
+
+
+def chosen(path: Path, names: Sequence[str], roles: dict[str, str], only: Sequence[str] | None) -> list[str]:
+    """Those of ``names`` that play a part or are among ``only``; all of them where that is None."""
+    if only is None:
+        return list(names)
+    missing = next((name for name in only if name not in names), None)
+    if missing is not None:
+        raise InputError(f"{path} has no column '{missing}'; restore it from its source")
+    return [name for name in names if name in only or name in roles.values()]
 
 
 def is_role(name: str) -> bool:

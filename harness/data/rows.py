@@ -52,8 +52,10 @@ def faulty(rows: EventRows) -> bool:
     return False
 
 
-def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawLog:
+def raw_log(tables: Sequence[EventRows], columns: Columns | None = None, *, parts: bool = True) -> RawLog:
     """The events of one file, or of three: training, validation, test. Empties ``tables``, to save memory.
+
+    ``parts``: whether several files are the parts of a split; else one goes on where the other ends.
 
     Raises:
         InputError: values that are not times, a rating that is not a number, histories with an item that is not an
@@ -94,7 +96,7 @@ def raw_log(tables: Sequence[EventRows], columns: Columns | None = None) -> RawL
         files={table.path.name: file_digest(table.path) for table in tables},
         notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
     )
-    if len(tables) > 1:
+    if parts and len(tables) > 1:
         raw.part = np.repeat(np.arange(len(tables), dtype=np.int8), sizes)
     if "time" in roles:
         raw.time, raw.ticks, notes = read_times(

@@ -5,6 +5,7 @@ How they are drawn is a splitter's matter: :mod:`harness.data.splitters`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -16,10 +17,11 @@ from harness.data.log import EventLog, fingerprint
 from harness.data.splitters import find_splitter
 from harness.errors import InputError
 
-__all__ = ["Evaluated", "Phase", "Split", "make_split"]
+__all__ = ["Evaluated", "Phase", "Split", "Targets", "make_split"]
 
 Phase = Literal["train", "valid", "test"]
 Evaluated = Literal["valid", "test"]
+Targets = Literal["last", "first", "all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class Split:
     valid_end: np.ndarray
     test_end: np.ndarray
     fingerprint: str
+    ranked: Targets = "last"
+    """Which events of a part are targets of retrieval."""
     notes: tuple[str, ...] = ()
     """What a reader of results on this split must know, one sentence each."""
 
@@ -46,19 +50,36 @@ class Split:
         }[phase]
 
     def targets(self, phase: Evaluated) -> tuple[np.ndarray, np.ndarray]:
-        """(T,) users and (T,) positions: the last event of each user's part, the one to be recommended.
-
-        A user without an event in that part, or without any event before it, has no target.
+        """(T,) users and (T,) positions of the events to be recommended, ascending: of each user's part the last one,
+        the first one or all, as ``ranked`` says. An event with none before it is no target.
         """
-        start, end = self.bounds(phase)
-        users = np.flatnonzero((end > start) & (end - 1 > self.offsets[:-1]))
-        return users, end[users] - 1
+        if self.ranked == "all":
+            users, events = self.events(phase)
+        else:
+            start, end = self.bounds(phase)
+            users = np.flatnonzero(end > start)
+            events = end[users] - 1 if self.ranked == "last" else start[users]
+        after = events > self.offsets[users]
+        return users[after], events[after]
 
     def events(self, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
         """(E,) users and (E,) positions of all events of a part, in the log's order."""
+        return self._events(phase, 0, len(self.offsets) - 1)
+
+    def pieces(self, phase: Phase, size: int = 1 << 20) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What :meth:`events` gives, in pieces of whole users and about ``size`` events: for what need not have all of
+        them in memory at once."""
         start, end = self.bounds(phase)
+        before = np.cumsum(end - start) - (end - start)
+        cuts = np.searchsorted(before, np.arange(0, before.max(initial=-1) + 1, size))
+        for first, last in pairwise([*np.unique(cuts).tolist(), len(start)]):
+            yield self._events(phase, first, last)
+
+    def _events(self, phase: Phase, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the users from ``first`` to before ``last``."""
+        start, end = (bound[first:last] for bound in self.bounds(phase))
         count = end - start
-        users = np.repeat(np.arange(len(start)), count)
+        users = np.repeat(np.arange(first, last), count)
         before = np.repeat(np.cumsum(count) - count, count)
         return users, np.repeat(start, count) + np.arange(len(users)) - before
 
@@ -81,7 +102,10 @@ def make_split(log: EventLog, config: DataConfig) -> Split:
                 f"{log.name}: the {config.split} split leaves no {phase} event; use more data or another data.split"
             )
     name = config.split
-    split = Split(name, log.offsets, *bounds, fingerprint("split 1", name, log.fingerprint, *bounds))
+    ranked: Targets = config.targets
+    # Named only where it is set: the splits of other studies keep their fingerprints.
+    parts = ["split 1", name, log.fingerprint, *bounds, *([ranked] if ranked != "last" else [])]
+    split = Split(name, log.offsets, *bounds, fingerprint(*parts), ranked=ranked)
     return replace(split, notes=_notes(log, split))
 
 
@@ -113,7 +137,8 @@ def _notes(log: EventLog, split: Split) -> tuple[str, ...]:
     users, _ = split.events("test")
     targets = len(split.targets("test")[0])
     if len(users) > targets:
+        which = {"last": "the last alone is", "first": "the first alone is", "all": "all with one before them are"}
         notes.append(
-            f"of a user's test events the last alone is ranked: {targets} of {len(users)} test events are targets"
+            f"of a user's test events {which[split.ranked]} ranked: {targets} of {len(users)} test events are targets"
         )
     return tuple(notes)

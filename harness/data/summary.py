@@ -25,7 +25,7 @@ def describe(log: EventLog, split: Split) -> dict[str, Any]:
         "users": counts.users,
         "items": counts.items,
         "events": counts.events,
-        "sparsity": 1 - _distinct_pairs(log) / (counts.users * counts.items),
+        "sparsity": 1 - _distinct_pairs(log) / (log.n_users * log.n_items),
         "length": {
             "min": int(lengths.min()),
             "median": float(np.median(lengths)),

@@ -7,29 +7,28 @@ import numpy as np
 from harness.data.log import EventLog
 from harness.data.splits import Split
 
-__all__ = ["TargetKnowledge"]
+__all__ = ["known_of"]
 
 
-class TargetKnowledge:
-    """Counts over the training part of ``split``. Targets are positions (R,) of events in the log."""
+def known_of(log: EventLog, split: Split, target: np.ndarray) -> dict[str, np.ndarray]:
+    """By the name of a column of rows, counts (R,) int64 over the training part; ``target`` are R events of the log.
 
-    def __init__(self, log: EventLog, split: Split) -> None:
-        users, events = split.events("train")
-        self.item, self.n_items = log.item, len(log.items)
-        items, same = self.item[events].astype(np.int64), users[1:] == users[:-1]
-        self._events = np.bincount(items, minlength=self.n_items)  # (I + 1,)
-        # The pairs of items that follow each other, as ascending numbers, and how often they do.
-        self._pairs, self._counts = np.unique((items[:-1] * self.n_items + items[1:])[same], return_counts=True)
+    ``target_events`` are the training events of the target's item; ``target_follows`` says how often that item came
+    directly after the last item before the target, with any user. The training part is read once, in pieces; of its
+    pairs only those that are asked for are counted, for all that occur may be as many as there are events.
+    """
+    item, n_items = log.item, len(log.items)
 
-    def events(self, target: np.ndarray) -> np.ndarray:
-        """(R,) how many training events the target's item has."""
-        return self._events[self.item[target]]
+    def pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return item[first].astype(np.int64) * n_items + item[second]
 
-    def follows(self, target: np.ndarray) -> np.ndarray:
-        """(R,) how often the target's item directly followed the last item before it, with any user."""
-        last, item = (self.item[place].astype(np.int64) for place in (target - 1, target))
-        wanted = last * self.n_items + item
-        if not len(self._pairs):
-            return np.zeros(len(wanted), np.int64)
-        place = np.searchsorted(self._pairs, wanted).clip(max=len(self._pairs) - 1)
-        return np.where(self._pairs[place] == wanted, self._counts[place], 0)
+    asked, place = np.unique(pairs(target - 1, target), return_inverse=True)
+    events, follows = np.zeros(n_items, np.int64), np.zeros(len(asked), np.int64)
+    for users, train in split.pieces("train"):
+        events += np.bincount(item[train], minlength=n_items)
+        after = np.flatnonzero(users[1:] == users[:-1])
+        if len(asked):
+            found = pairs(train[after], train[after + 1])
+            near = np.searchsorted(asked, found).clip(max=len(asked) - 1)
+            follows += np.bincount(near[asked[near] == found], minlength=len(asked))
+    return {"target_events": events[item[target]], "target_follows": follows[place]}

@@ -227,9 +227,12 @@ def _fitted_texts(data: ItemData) -> list[str]:
 
 def _by_characters(texts: Sequence[str], config: TfidfSvd) -> bool:
     """Whether terms are sequences of characters, not words."""
-    if config.analyzer == "auto":
-        return 2 * sum(_UNSPACED.search(text) is not None for text in texts) > len(texts)
-    return config.analyzer == "char"
+    return _unspaced_share(texts) > 0.5 if config.analyzer == "auto" else config.analyzer == "char"
+
+
+def _unspaced_share(texts: Sequence[str]) -> float:
+    """The share of texts in a script without spaces between words."""
+    return sum(_UNSPACED.search(text) is not None for text in texts) / max(1, len(texts))
 
 
 def _tfidf_svd(
@@ -258,6 +261,11 @@ def _tfidf_svd(
         items = Counter(term for text in train for term in set(analyse(text)))  # word -> items that have it
         # Of occurrences, not of words: about half of the words of any collection occur once (Zipf), and do no harm.
         rare = sum(count == 1 for count in items.values()) / max(1, items.total())
+        if rare <= 0.5 and (unspaced := _unspaced_share(train)) > 0.05:
+            warn(
+                f"TF-IDF: {unspaced:.0%} of the items' texts are in a script without spaces between words, where a "
+                "whole phrase counts as one word, so their vectors say little; set analyzer: char"
+            )
         if rare > 0.5:
             warn(
                 f"TF-IDF: {rare:.0%} of the words of the items' texts stand in one item only, so the vectors say "

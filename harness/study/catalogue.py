@@ -34,9 +34,8 @@ def catalogue(log: EventLog, split: Split, *, vectors: bool) -> pa.Table:
     Vectors are rows of co-occurrence (PPMI, Bullinaria & Levy 2007) on their first 32 axes, scaled to length 1; zero
     for an item without companions in the training part.
     """
-    _, events = split.events("train")
     n = len(log.items) - 1
-    count = np.bincount(log.item[events], minlength=n + 1)[1:]
+    count = sum(np.bincount(log.item[events], minlength=n + 1)[1:] for _, events in split.pieces("train"))
     made = pa.table({"item": pa.array(log.items[1:].tolist(), pa.string()), "count": pa.array(count, pa.int64())})
     if not vectors:
         return made

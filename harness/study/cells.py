@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from harness.data.splits import Split, make_split
 from harness.errors import InputError
 from harness.files import digest
 from harness.interface import Recommender, Task
-from harness.items.config import ItemsConfig
+from harness.items.config import FileCodes, ItemsConfig
 from harness.registry import load_model
 from harness.settings import Settings, parse
 from harness.study.design import Study
@@ -24,7 +25,10 @@ from harness.training_config import TrainingConfig
 if TYPE_CHECKING:
     from harness.items.codes import ItemCodes
 
-__all__ = ["FORMAT", "MEASURED", "SALT", "Arm", "Cell", "Inputs", "check_needs", "make_arm", "make_cells", "resolved"]
+__all__ = [
+    "FORMAT", "MEASURED", "SALT", "Arm", "Cell", "Inputs", "check_needs", "draws_of", "make_arm", "make_cells",
+    "resolved",
+]  # fmt: skip
 
 FORMAT = 2
 """Of a cell directory: what a reader finds there. 2: `lists.parquet`. It is no part of a cell's identity."""
@@ -32,6 +36,10 @@ SALT = 1
 """A constant part of every identity, under the key ``format``: cells of format 1 keep their ids."""
 MEASURED = ("attention", "noise", "decoding_audit", "probes")
 """Parts of a cell's identity that say what is measured on the trained model, and leave the training alone."""
+
+
+DRAW = 1_000_003
+"""Between the seeds of two draws of the codes; a quantiser counts on from its seed, level by level."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,23 @@ class Cell:
     arm: Arm
     seed: int
     identity: dict[str, Any]
+    draw: int = 0
+    """Which draw of the item codes it trains with."""
 
     @property
     def name(self) -> str:
-        return f"{self.dataset} / {self.arm.variant} / seed {self.seed}"
+        return f"{self.dataset} / {self.arm.variant} / {self.run}"
+
+    @property
+    def run(self) -> str:
+        """``seed 2``, or ``seed 2, codes 1`` beyond the first draw."""
+        return f"seed {self.seed}" + (f", codes {self.draw}" if self.draw else "")
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As a list of cells names it. The first draw of the codes goes without saying, as in runs of one draw."""
+        entry = {"dataset": self.dataset, "variant": self.arm.variant, "seed": self.seed}
+        return entry | ({"draw": self.draw} if self.draw else {})
 
 
 @dataclass
@@ -91,18 +112,20 @@ class Inputs:
                 self.say(f"note: {dataset}: {note}")
         return log, self._splits[key]
 
-    def codes(self, dataset: str, arm: Arm) -> ItemCodes | None:
-        """The codes that the arm's model asks for; None where it asks for none."""
+    def codes(self, dataset: str, arm: Arm, draw: int = 0) -> ItemCodes | None:
+        """A draw of the codes that the arm's model asks for; None where it asks for none."""
         if not arm.model.needs.codes:
             return None
         log, split = self.split(dataset, arm.data)
         unique = arm.model.needs.unique_codes
-        key = digest([log.fingerprint, split.fingerprint, arm.items.model_dump(mode="json"), unique])
+        items = arm.items.model_copy(update={"seed": arm.items.seed + draw * DRAW})
+        key = digest([log.fingerprint, split.fingerprint, items.model_dump(mode="json"), unique])
         if key not in self._codes:
             from harness.items.codes import item_codes  # its libraries are slow to import
 
-            self.say(f"codes of {dataset}: {arm.items.quantiser.kind} ...")
-            self._codes[key] = item_codes(log, split, arm.items, unique=unique, cache=self.cache, progress=self.say)
+            which = f", draw {draw}" if draw else ""
+            self.say(f"codes of {dataset}: {items.quantiser.kind}{which} ...")
+            self._codes[key] = item_codes(log, split, items, unique=unique, cache=self.cache, progress=self.say)
         return self._codes[key]
 
 
@@ -129,9 +152,13 @@ def make_cells(study: Study, inputs: Inputs) -> list[Cell]:
                     f"of '{dataset}'; set data.split and its like for the whole study"
                 )
     for dataset in study.datasets:
-        for seed in study.seeds:
+        for seed, draw in product(study.seeds, range(study.codes)):
             for variant in study.variants:
-                cells.append(_cell(study, dataset, arms[dataset, variant], seed, inputs))
+                if draw < draws_of(study, arms[dataset, variant]):
+                    cells.append(_cell(study, dataset, arms[dataset, variant], seed, draw, inputs))
+    single = dict.fromkeys(arm.variant for arm in arms.values() if draws_of(study, arm) < study.codes)
+    if single:
+        inputs.say(f"note: {study.codes} draws of the codes: {', '.join(single)} train with one, having none to draw")
     seen: dict[str, Cell] = {}
     for cell in cells:
         if cell.id in seen:
@@ -143,13 +170,19 @@ def make_cells(study: Study, inputs: Inputs) -> list[Cell]:
     return cells
 
 
-def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Cell:
+def draws_of(study: Study, arm: Arm) -> int:
+    """How many draws of the codes an arm trains with: one where its model has no codes, or has those of a file."""
+    return study.codes if arm.model.needs.codes and not isinstance(arm.items.quantiser, FileCodes) else 1
+
+
+def _cell(study: Study, dataset: str, arm: Arm, seed: int, draw: int, inputs: Inputs) -> Cell:
     log, split = inputs.split(dataset, arm.data)
-    codes = inputs.codes(dataset, arm)
+    codes = inputs.codes(dataset, arm, draw)
     identity = {
         "format": SALT,
         **resolved(study, dataset, arm),
         "seed": seed,
+        **({"draw": draw} if draw else {}),  # cells of the first draw have the ids of studies with one
         "fingerprints": {
             "files": dict(sorted(log.files.items())),
             "log": log.fingerprint,
@@ -157,7 +190,7 @@ def _cell(study: Study, dataset: str, arm: Arm, seed: int, inputs: Inputs) -> Ce
             "codes": codes.fingerprint if codes else None,
         },
     }
-    return Cell(digest(identity)[:16], dataset, arm, seed, identity)
+    return Cell(digest(identity)[:16], dataset, arm, seed, identity, draw)
 
 
 def resolved(study: Study, dataset: str, arm: Arm) -> dict[str, Any]:

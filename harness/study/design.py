@@ -17,17 +17,18 @@ from harness.metrics import check_metric, find, lower_is_better
 from harness.probes.base import find_probe
 from harness.probes.shipped import NoiseOptions
 from harness.settings import Settings, parse
+from harness.trackers import find_tracker
 from harness.training_config import Budget
 
-__all__ = ["NAME", "Space", "Study", "Variant", "checked_names"]
+__all__ = ["NAME", "Confirm", "Space", "Study", "Variant", "checked_names"]
 
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
 MOST_SEEDS, LARGEST_SEED = 10_000, 2**32 - 1
 """The second is what the generators of all libraries take."""
 LONGEST_NAME = 100
 OWN_TABLES = (
-    *("differences", "references", "relative", "per-action", "candidates", "history-length", "targets"),
-    *("published", "tuning", "cost"),
+    *("differences", "datasets", "references", "relative", "per-action", "candidates", "history-length", "targets"),
+    *("published", "tuning", "cost", "variance"),
     *("noise", "noise-attention", "noise-ranking", "decoding", "claims"),
 )
 """Names of tables that the analysis writes by itself."""
@@ -105,6 +106,16 @@ class Space(Settings):
         return low <= value <= high and (not self.whole or float(value).is_integer())
 
 
+class Confirm(Settings):
+    """The best trials of a search, trained again with new seeds before one is chosen: the best of many single runs is
+    the luckiest as much as the best, and its value optimistic."""
+
+    top: int = Field(3, ge=1)
+    """So many trials, by their validation value in the search."""
+    seeds: int = Field(3, ge=1)
+    """With so many new seeds each; the mean over these and the search's own run decides."""
+
+
 class Study(Settings):
     """The design: models x variants x datasets x seeds, and how the result is judged."""
 
@@ -116,6 +127,9 @@ class Study(Settings):
     """Data set -> what is set differently there; a plain list of names will do."""
     seeds: tuple[int, ...]
     """The seeds, the same for every variant, so that differences are paired; a number n stands for 0..n-1."""
+    codes: int = Field(1, ge=1)
+    """How often item codes are drawn: each seed trains with each draw, so that verdicts hold for new codes too. The
+    draw gives the seed of whatever is random in making codes; models without codes, or with a file's, have one."""
     control: str | None = None
     """The variant that the others are compared with."""
     contrasts: Literal["all-pairs"] | tuple[tuple[str, str], ...] = ()
@@ -144,11 +158,17 @@ class Study(Settings):
     probes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What else is measured on the trained models: a registered probe -> its options. ``attention``, ``noise`` and
     ``decoding`` may stand here instead of under the three keys above."""
+    trackers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Where the training of cells is followed: a registered tracker -> its options. None unless it is named here."""
+    keep_last_state: bool = False
+    """Keep each cell's last weights and optimiser state, about four times its weights, so that ``harness run
+    --continue`` can go on from there with a larger budget."""
     equivalence_margin: float | str | None = None
     """A difference in the primary metric within +-margin counts as practically equal (TOST): in the metric's own unit,
     or as in "5 %" in percent of the mean of what a variant is compared with."""
-    test: Literal["t", "exact", "wilcoxon"] = "t"
-    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, or Wilcoxon's."""
+    test: Literal["t", "exact", "wilcoxon", "pooled"] = "t"
+    """What gives a comparison's verdict: the paired t-test over seeds, the exact sign-flip test, Wilcoxon's, or the
+    t-test with one variance of all arms (block ANOVA), where a check finds these alike; else it is the paired one."""
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     """Within a family of comparisons: Holm's, or, for exploration, Benjamini-Hochberg's."""
     looks: int = Field(1, ge=1)
@@ -161,6 +181,9 @@ class Study(Settings):
     prune_after: float = Field(0.5, ge=0, le=1)
     """The share of its epochs that a trial of ``harness tune`` trains before it may be pruned, so that slow starters
     are not cut off; 1: none is pruned."""
+    confirm: Confirm | None = Confirm()
+    """How ``harness tune`` chooses among the best trials of a search, the same for every variant; null: the best one
+    is taken by its single run."""
     tuned: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """Data set -> variant -> what ``harness tune`` found there, set after all else."""
 
@@ -201,6 +224,15 @@ class Study(Settings):
         if value and value != "all-pairs" and not pairs:
             raise ValueError("contrasts are pairs [arm, than], as in [[fair, tiger]], or all-pairs")
         return value or ()
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, (list, tuple)):
+            value = {str(name): {} for name in value}
+        return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value or {}
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -246,9 +278,14 @@ class Study(Settings):
         if self.control in self.references:
             raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
         self._check_contrasts()
+        if self.codes > 1 and self.test != "t":
+            raise ValueError(f"codes: {self.codes} needs test: t, as '{self.test}' over seeds knows nothing of draws")
         for key in ("noise", "decoding_audit"):
             if self.task != "retrieval" and getattr(self, key):
                 raise ValueError(f"'{key}' is about ranked lists; leave it out of a study of task '{self.task}'")
+        if self.task != "retrieval" and self.data.targets != "last":
+            raise ValueError("'data.targets' is for retrieval; action prediction predicts every event: leave it out")
+        _ = self.tracked  # refuses what it does not know
         for name in self.measured:
             if self.task not in find_probe(name).tasks and name in self.probes:
                 raise ValueError(f"probe '{name}' does not measure models of task '{self.task}'; leave it out")
@@ -278,6 +315,17 @@ class Study(Settings):
         for name, options in self.probes.items():
             try:
                 found[name] = parse(find_probe(name).Options, options, f"probes.{name}")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return found
+
+    @property
+    def tracked(self) -> dict[str, Settings]:
+        """Where the training of cells is followed: tracker -> its options."""
+        found = {}
+        for name, options in self.trackers.items():
+            try:
+                found[name] = parse(find_tracker(name).Options, options, f"trackers.{name}")
             except InputError as error:
                 raise ValueError(str(error)) from None
         return found

@@ -77,13 +77,13 @@ def evaluate_run(
     """
     refuse_links(folder.path)
     design, extra = folder.read_design()
-    cells = {(c.dataset, c.arm.variant, c.seed): c for c in make_cells(design, inputs)}
+    cells = {(c.dataset, c.arm.variant, c.seed, c.draw): c for c in make_cells(design, inputs)}
     found = []
     for entry in extra.get("cells", []):
         if not folder.is_finished(entry["id"]):
             continue
-        name = f"{entry['dataset']} / {entry['variant']} / seed {entry['seed']}"
-        cell = cells.get((entry["dataset"], entry["variant"], entry["seed"]))
+        cell = cells.get((entry["dataset"], entry["variant"], entry["seed"], entry.get("draw", 0)))
+        name = cell.name if cell else f"{entry['dataset']} / {entry['variant']} / seed {entry['seed']}"
         outcome = _evaluate(folder, study, entry["id"], cell, inputs, again, device)
         found.append(Evaluated(entry["id"], name, outcome, left=outcome not in (DONE, UP_TO_DATE)))
         say(f"  {outcome}  {name}")
@@ -182,4 +182,4 @@ def _prints(card: dict[str, Any]) -> tuple[str, str]:
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
     """What a trained model was built from."""
-    return {key: values.get(key) for key in ("model", "config", "data", "items", "seed")}
+    return {key: values.get(key) for key in ("model", "config", "data", "items", "seed", "draw")}

@@ -20,7 +20,7 @@ from harness.items.config import ItemsConfig
 from harness.items.report import codes_markdown, example_items
 from harness.items.text import item_texts
 from harness.settings import Settings, from_pairs
-from harness.study.cells import Inputs, make_arm
+from harness.study.cells import Inputs, draws_of, make_arm
 from harness.study.design import Study
 
 __all__ = ["Codes", "codes_of_datasets", "codes_of_study", "write_item_report"]
@@ -46,10 +46,11 @@ def codes_of_study(study: Study, inputs: Inputs) -> Iterator[Codes]:
     for dataset in study.datasets:
         for variant in study.variants:
             arm = make_arm(study, dataset, variant)
-            codes = inputs.codes(dataset, arm)
-            if codes is not None and (dataset, codes.fingerprint) not in seen:
-                seen.add((dataset, codes.fingerprint))
-                yield Codes(*inputs.split(dataset, arm.data), arm.items, codes)
+            for draw in range(draws_of(study, arm)):
+                codes = inputs.codes(dataset, arm, draw)
+                if codes is not None and (dataset, codes.fingerprint) not in seen:
+                    seen.add((dataset, codes.fingerprint))
+                    yield Codes(*inputs.split(dataset, arm.data), arm.items, codes)
     if not seen:
         raise InputError(f"no model of study '{study.study}' reads item codes; name a data set with --dataset")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from harness.study.cells import make_arm, resolved
 from harness.study.design import Space, Study
 from harness.study.loading import load_study
 from harness.study.search import Search, first_pruning, with_settings
-from harness.study.trials import Budget
+from harness.study.trials import Budget, finalists
 
 __all__ = ["LEDGER", "TUNED", "closed_ends", "entry_of", "write_ledger"]
 
@@ -35,14 +35,19 @@ def write_ledger(
     return entries
 
 
-def entry_of(search: Search, study: Study, budget: Budget, trials: list[dict[str, Any]]) -> dict[str, Any]:
+def entry_of(
+    search: Search, study: Study, budget: Budget, trials: list[dict[str, Any]], runs: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """What the ledger says of a search that has ended, with the ``runs`` that confirm its best trials."""
     done = [trial for trial in trials if trial["state"] == "complete"]
     if not done:
         why = f"the last one: {trials[-1].get('reason') or trials[-1]['state']}" if trials else "none was started"
         raise InputError(
             f"no trial of {search.name} was finished ({why}); mend its search space, or give it more trials or time"
         )
-    best = (max if study.higher_is_better else min)(done, key=lambda trial: trial["value"])
+    numbers = finalists(study, budget, trials)
+    confirming = [run for run in runs if run["trial"] in numbers]
+    best = trials[_chosen(search, study, {number: trials[number]["value"] for number in numbers}, confirming)]
     return {
         "dataset": search.dataset,
         "variant": search.variant,
@@ -57,8 +62,34 @@ def entry_of(search: Search, study: Study, budget: Budget, trials: list[dict[str
             "first_pruning": first_pruning(study),
         },
         "best": best["params"],
+        "chosen": best["number"],
+        "confirm": study.confirm.model_dump(mode="json") if study.confirm else None,
+        "confirmed": [{key: value for key, value in run.items() if key != "curve"} for run in confirming],
         "trials": trials,
     }
+
+
+def _chosen(search: Search, study: Study, finalists: dict[int, float], runs: list[dict[str, Any]]) -> int:
+    """The number of the finalist with the best mean over all of its runs, that of the search, whose value
+    ``finalists`` gives, among them; the best one of the search where none is confirmed.
+
+    Raises:
+        InputError: each of them failed with some seed.
+    """
+    if study.confirm is None:
+        return next(iter(finalists))
+    means = {}
+    for number, first in finalists.items():
+        values = [run["value"] for run in runs if run["trial"] == number]
+        if values and None not in values:
+            means[number] = (first + sum(values)) / (1 + len(values))
+    if not means:
+        why = next((run["reason"] for run in runs if "reason" in run), "none was run")
+        raise InputError(
+            f"none of the best trials of {search.name} trains with every seed ({why}); narrow its search space, or set "
+            "`confirm: null`"
+        )
+    return (max if study.higher_is_better else min)(means, key=lambda number: means[number])
 
 
 def closed_ends(study: Study, search: Search, key: str, space: Space) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from harness.analysis.run_files import read_looks
 from harness.errors import InputError
 from harness.files import read_json
 from harness.reading import shapes
-from harness.study.cells import make_arm, resolved
+from harness.study.cells import draws_of, make_arm, resolved
 from harness.study.design import Study
 
 __all__ = ["ALPHA", "POWER", "ArmPlan", "ComparisonPlan", "Plan", "make_plan"]
@@ -156,8 +157,8 @@ def _arm_plan(
     study: Study, dataset: str, variant: str, wanted: dict[str, Any], records: list[_Record], run: Path
 ) -> ArmPlan:
     same = [r for r in records if _same(r.card, wanted)]
-    seeds = {r.card["seed"] for r in same if r.folder == run}
-    finished = len(seeds & set(study.seeds))
+    cells = set(product(study.seeds, range(draws_of(study, make_arm(study, dataset, variant)))))
+    finished = len(cells & {(r.card["seed"], r.card.get("draw", 0)) for r in same if r.folder == run})
     alike = [r for r in records if (r.card["model"], r.card["dataset"]) == (wanted["model"], dataset)]
     seconds = memory = None
     basis = ""
@@ -170,7 +171,7 @@ def _arm_plan(
     found = [r.cost["peak_memory_bytes"] for r in same or alike if r.cost.get("peak_memory_bytes")]
     if found:
         memory = float(max(found))
-    return ArmPlan(dataset, variant, len(study.seeds), finished, seconds, memory, basis)
+    return ArmPlan(dataset, variant, len(cells), finished, seconds, memory, basis)
 
 
 def _same(card: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -85,7 +85,7 @@ class Display:
             self.live.update(self._bars(under_way, left))
         elif time.time() - self.last_line >= PLAIN_SECONDS and len(self.reported) < len(self.cells):
             self.last_line = time.time()
-            now = ", ".join(f"{c.arm.variant} seed {c.seed} {_where(p)}" for c, p in under_way)
+            now = ", ".join(f"{c.arm.variant} {c.run} {_where(p)}" for c, p in under_way)
             self.say(f"  {len(self.reported)}/{len(self.cells)} cells, {left}; now: {now or 'starting'}")
 
     def _under_way(self) -> list[tuple[Cell, dict[str, Any]]]:

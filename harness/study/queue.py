@@ -74,6 +74,7 @@ class Queue:
             "dataset": CategoricalDistribution(list(study.datasets)),
             "variant": CategoricalDistribution(list(study.variants)),
             "seed": IntDistribution(0, 2**31),
+            **({"draw": IntDistribution(0, 2**31)} if study.codes > 1 else {}),
         }
         self.stop = stop
         self._retry = Retry(say, stop)
@@ -203,7 +204,7 @@ class Queue:
         known = self.folder.read_design()[1]["cells"] if cell_id else []
         added = next((entry for entry in known if entry["id"] == cell_id), None)
         if added:
-            params = {key: added[key] for key in ("dataset", "variant", "seed")}
+            params = {key: added[key] for key in ("dataset", "variant", "seed")} | {"draw": added.get("draw", 0)}
             self._retry(lambda: self.study.enqueue_trial(params, user_attrs={"cell": cell_id}))
         self._close(trial.number, TrialState.PRUNED)
         if added:
@@ -285,7 +286,7 @@ class Queue:
     # -- trials ------------------------------------------------------------------------------------------------------
 
     def _enqueue(self, cell: Cell) -> None:
-        self.study.enqueue_trial(_parameters(cell), user_attrs={"cell": cell.id})
+        self.study.enqueue_trial(self._parameters(cell), user_attrs={"cell": cell.id})
 
     def _enter_finished(self, cell: Cell) -> None:
         state, value = self._completed(cell)
@@ -293,7 +294,7 @@ class Queue:
             optuna.trial.create_trial(
                 state=state,
                 value=value,
-                params=_parameters(cell),
+                params=self._parameters(cell),
                 distributions=self.distributions,
                 user_attrs={"cell": cell.id},
             )
@@ -303,6 +304,6 @@ class Queue:
         record = self.folder.card(cell.id)
         return TrialState.COMPLETE, record["outcome"]["validation"]
 
-
-def _parameters(cell: Cell) -> dict[str, Any]:
-    return {"dataset": cell.dataset, "variant": cell.arm.variant, "seed": cell.seed}
+    def _parameters(self, cell: Cell) -> dict[str, Any]:
+        found = {"dataset": cell.dataset, "variant": cell.arm.variant, "seed": cell.seed, "draw": cell.draw}
+        return {key: found[key] for key in self.distributions}

@@ -29,9 +29,10 @@ from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
 from harness.study.folder import CELL_REMEDY, RunFolder
+from harness.study.tracking import Tracking
 from harness.tasks.base import Predictions, TaskData
 from harness.tasks.lists import write_table
-from harness.training import Fitted, fit
+from harness.training import CHECKPOINT, LAST_STATE, Fitted, fit, keep_last_state
 
 __all__ = ["run_cell", "task_data"]
 
@@ -55,7 +56,7 @@ def task_data(study: Study, cell: Cell, inputs: Inputs, device: str) -> TaskData
 
 def build_model(cell: Cell, data: TaskData, inputs: Inputs) -> Recommender:
     """The cell's model with the weights that its seed gives it."""
-    codes = inputs.codes(cell.dataset, cell.arm)
+    codes = inputs.codes(cell.dataset, cell.arm, cell.draw)
     schema = data.schema(codes.codes, codes.sizes) if codes else data.schema()
     torch.manual_seed(cell.seed)
     return cell.arm.model(cell.arm.config, schema).to(data.device)
@@ -86,39 +87,54 @@ def run_cell(
     data = task_data(study, cell, inputs, device)
     model = build_model(cell, data, inputs)
     twin = folder.trained_alike(cell.identity, MEASURED)
-    if twin is not None:
-        fitted = _fitted_before(twin, model)
-    else:
-        fitted = fit(
-            model,
-            data,
-            training=cell.arm.training,
-            budget=study.budget,
-            primary=study.primary,
-            seed=cell.seed,
-            folder=folder.running(cell.id),
-            made_with=digest([versions(), git_state(), torch.get_num_threads(), str(data.device)]),
-            on_epoch=on_epoch,
-            on_step=on_step,
-            should_stop=should_stop,
-        )
     staged = folder.running(cell.id) / "staged"
-    with writing(staged):
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-    summaries = write_evidence(staged, folder, study, model, data, fitted.validation)
+    with Tracking(study.tracked, cell, folder.path, on_epoch) as tracking:
+        if twin is not None:
+            fitted = _fitted_before(twin, model)
+        else:
+            fitted = fit(
+                model,
+                data,
+                training=cell.arm.training,
+                budget=study.budget,
+                primary=study.primary,
+                seed=cell.seed,
+                folder=folder.running(cell.id),
+                made_with=made_with(str(data.device), torch.get_num_threads()),
+                on_epoch=tracking.epoch,
+                on_step=on_step,
+                should_stop=should_stop,
+            )
+        with writing(staged):
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir(parents=True)
+        summaries = write_evidence(staged, folder, study, model, data, fitted.validation)
+        tracking.end(summaries["test"])
     write_history(staged / "history.csv", fitted.history)
     write_json(staged / "cost.json", fitted.cost)
     write_findings(staged, study.measured, model, data)
     _write_weights(staged / "model.safetensors", model, cell)
+    last = folder.running(cell.id) / CHECKPOINT if twin is None else twin / LAST_STATE
+    if study.keep_last_state and last.exists():  # a model without parameters has none
+        keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
-    record = _record(study, cell, fitted, value, started, device)
-    if twin is not None:
-        trained = folder.card(twin.name)
-        record["weights_of"] = {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}
-    write_json(staged / "cell.json", record)
+    record = _record(study, cell, fitted, value, started, device) | _origin(folder, fitted, twin)
+    write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value
+
+
+def _origin(folder: RunFolder, fitted: Fitted, twin: Path | None) -> dict[str, Any]:
+    """The cells that a cell owes its training to, or a part of it, for its record."""
+    if twin is not None:
+        trained = folder.card(twin.name)
+        return {"weights_of": {key: trained[key] for key in ("id", "git", "versions", "hardware", "finished")}}
+    return {"continued_from": fitted.origin} if fitted.origin else {}
+
+
+def made_with(device: str, threads: int) -> str:
+    """Names the code, versions and hardware that the bits of a training depend on."""
+    return digest([versions(), git_state(), threads, device])
 
 
 def write_evidence(
@@ -202,6 +218,7 @@ def _fitted_before(cell: Path, model: Recommender) -> Fitted:
     """The training of a finished cell, its weights put into ``model``."""
     load_weights(model, cell / "model.safetensors")
     outcome = read_json(cell / "cell.json", shapes.Card, CELL_REMEDY)["outcome"]
-    history = read_csv(cell / "history.csv", CELL_REMEDY, dtype=str, keep_default_na=False).to_dict("records")
+    lines = read_csv(cell / "history.csv", CELL_REMEDY, dtype=str, keep_default_na=False).to_dict("records")
+    history = [{str(name): value for name, value in line.items()} for line in lines]
     cost = read_json(cell / "cost.json", shapes.Cost, CELL_REMEDY)
     return Fitted(outcome["best_epoch"], outcome["epochs"], outcome["stopped"], history, cost)

@@ -19,18 +19,20 @@ from harness.fidelity import card
 from harness.files import writing
 from harness.provenance import git_state, versions
 from harness.study.cells import Cell, Inputs, make_cells
+from harness.study.continuing import continue_cells
 from harness.study.crew import Crew
 from harness.study.design import Study
 from harness.study.executors import open_executor
 from harness.study.folder import RunFolder
 from harness.study.progress import Display
 from harness.study.queue import Queue
+from harness.study.run_cell import made_with
 from harness.study.worker import record_failure
 
 __all__ = ["Outcome", "Settings", "prepare", "queue_study", "run_study"]
 
-WIDENED = ("datasets", "seeds", "variants")
-WORDS = ("title", "question", "metrics", "tables", "search")
+WIDENED = ("datasets", "seeds", "codes", "variants")
+WORDS = ("title", "question", "metrics", "tables", "search", "confirm", "trackers", "keep_last_state")
 """Keys that decide no cell's result and no verdict, and may change between runs."""
 
 
@@ -51,6 +53,8 @@ class Settings:
     data_root: Path | None = None
     retry_failed: bool = False
     accept_change: bool = False
+    continue_training: bool = False
+    """Whether cells go on from earlier ones that had a smaller budget."""
     preset: str = "default"
     command: str = ""
     """The command line that started the run, for the report."""
@@ -85,10 +89,13 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     if folder.design.exists() and not settings.accept_change:
-        _check_unchanged(folder, study)
+        _check_unchanged(folder, study, ("budget",) if settings.continue_training else ())
     read_outside(folder.path, study.variants)  # refuses a name that predictions from outside have in this folder
     inputs = Inputs(settings.data_root, settings.cache, display.say)
     cells = make_cells(study, inputs)
+    if settings.continue_training:
+        going_on, anew = continue_cells(cells, folder, made_with(settings.device, settings.threads))
+        display.say(f"cells that go on from their last state: {going_on}; that start from scratch: {anew}")
     fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}
     name = _queue_name(study, settings)
     queue = Queue(settings.storage_url, name, study, cells, folder, create=True, say=display.say)
@@ -98,7 +105,7 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
             "run": settings.name,
             "queue": name,
             "started_in": os.path.relpath(Path.cwd(), folder.path.resolve()),
-            "cells": [{"id": c.id, "dataset": c.dataset, "variant": c.arm.variant, "seed": c.seed} for c in cells],
+            "cells": [{"id": c.id, **c.entry} for c in cells],
             "fidelity": fidelity,
         },
     )
@@ -172,13 +179,13 @@ def _only_run(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def _check_unchanged(folder: RunFolder, study: Study) -> None:
-    """Raises InputError if the design differs from that of the last run in more than added cells."""
+def _check_unchanged(folder: RunFolder, study: Study, allowed: tuple[str, ...]) -> None:
+    """Raises InputError if the design differs from that of the last run in more than added cells and ``allowed``."""
     old = folder.read_design()[0].model_dump(mode="json")
     new = study.model_dump(mode="json")
     changes = []
     for key, value in new.items():
-        if key in WORDS or old[key] == value:
+        if key in (*WORDS, *allowed) or old[key] == value:
             continue
         if key in WIDENED and _contains(value, old[key]):
             continue
@@ -194,7 +201,7 @@ def _check_unchanged(folder: RunFolder, study: Study) -> None:
 def _contains(new: Any, old: Any) -> bool:
     if isinstance(old, dict):
         return all(key in new and {**new[key], "label": None} == {**old[key], "label": None} for key in old)
-    return set(old) <= set(new)
+    return old <= new if isinstance(old, int) else set(old) <= set(new)
 
 
 def _differences(path: str, old: Any, new: Any) -> list[str]:
@@ -215,7 +222,7 @@ def _summarise(study: Study, cells: list[Cell], settings: Settings) -> None:
     for cell in cells:
         failure = folder.failure(cell.id)
         status = "finished" if folder.is_finished(cell.id) else "failed" if failure else "unfinished"
-        entry = {"id": cell.id, "dataset": cell.dataset, "variant": cell.arm.variant, "seed": cell.seed}
+        entry = {"id": cell.id, **cell.entry}
         listed.append({**entry, "status": status} | ({"reason": failure["reason"]} if failure else {}))
     folder.write_summary(
         {

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.analysis.predictions import Outside, Truth, rank_predictions
+from harness.analysis.predictions import Outside, Truth, UnknownItems, rank_predictions
 from harness.analysis.rows import load_run
 from harness.analysis.run_files import OUTSIDE, read_outside
 from harness.data.config import DataConfig
 from harness.data.log import EventLog
 from harness.data.splits import Evaluated, Split
-from harness.data.targets import TargetKnowledge
+from harness.data.targets import known_of
 from harness.errors import InputError, nearest
 from harness.files import digest, file_digest, refuse_links, whole_file, write_json, write_text, writing
 from harness.metrics.ranking import per_user
@@ -73,7 +73,14 @@ def design_of(study: Study | None, dataset: str, variant: str, seed: int, settin
     return parse(Study, design | rules | {"variants": {variant: {"model": MODEL}}}, f"predictions of '{variant}'")
 
 
-def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inputs, command: str) -> Scored:
+def score_alone(
+    predictions: Path,
+    study: Study,
+    folder: RunFolder,
+    inputs: Inputs,
+    command: str,
+    unknown_items: UnknownItems = "refuse",
+) -> Scored:
     """A run of its own for the one cell of ``study``, whose only variant is the outside system.
 
     ``command`` is what a reader of the report gives to have the run again.
@@ -89,7 +96,7 @@ def score_alone(predictions: Path, study: Study, folder: RunFolder, inputs: Inpu
         )
     ((dataset, variant, seed),) = ((d, v, s) for d in study.datasets for v in study.variants for s in study.seeds)
     log, split = inputs.split(dataset, study.data)
-    ranked = _ranked(predictions, log, split)
+    ranked = _ranked(predictions, log, split, unknown_items)
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     folder.write_design(study, {"run": folder.path.name, "cells": [entry]})
     listed = [{**entry, "status": "finished"}]
@@ -106,6 +113,7 @@ def add_to_run(
     label: str | None,
     inputs: Inputs,
     command: str,
+    unknown_items: UnknownItems = "refuse",
 ) -> Scored:
     """A variant beside those of the run in ``folder``, or another seed of one that was added before.
 
@@ -139,7 +147,7 @@ def add_to_run(
     theirs = run.finished[run.finished["dataset"] == dataset]
     if len(theirs) and (theirs["log"].iloc[0], theirs["split"].iloc[0]) != (log.fingerprint, split.fingerprint):
         raise InputError(f"{folder.path} was made from another copy of '{dataset}' than the one found here")
-    ranked = _ranked(predictions, log, split)
+    ranked = _ranked(predictions, log, split, unknown_items)
     scored, entry = _write(folder, study, dataset, variant, seed, predictions, log, split, ranked)
     if label is not None or variant not in outside["variants"]:
         outside["variants"][variant] = added.model_dump(mode="json")
@@ -165,14 +173,13 @@ def truth_of(log: EventLog, split: Split, phase: Evaluated = "test") -> Truth:
     return Truth(log.name, phase, log.users, log.items, log.offsets, log.item, users, targets)
 
 
-def _ranked(predictions: Path, log: EventLog, split: Split) -> Outside:
+def _ranked(predictions: Path, log: EventLog, split: Split, unknown_items: UnknownItems) -> Outside:
     """Rows like those of a trained cell."""
     truth = truth_of(log, split)
-    ranked = rank_predictions(predictions, truth)
-    known = TargetKnowledge(log, split)
-    rows, place = ranked.rows, ranked.rows.column_names.index("score")
-    for name, counts in (("target_follows", known.follows), ("target_events", known.events)):
-        rows = rows.add_column(place, name, pa.array(counts(truth.target), pa.int32()))
+    ranked = rank_predictions(predictions, truth, unknown_items)
+    rows = ranked.rows
+    for name, counts in known_of(log, split, truth.target).items():
+        rows = rows.add_column(rows.column_names.index("score"), name, pa.array(counts, pa.int32()))
     return replace(ranked, rows=rows)
 
 

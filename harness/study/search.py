@@ -131,12 +131,13 @@ def with_settings(study: Study, dataset: str, variant: str, settings: dict[str, 
     return study.model_copy(update={"tuned": {dataset: {variant: settings}}})
 
 
-def first_trials(trials: int) -> int:
-    """How many of a search's trials TPE does not choose: the study's own setting, and random draws after it."""
-    return max(1, min(MOST_FIRST_TRIALS, trials // 2))
+def first_trials(trials: int | None) -> int:
+    """How many of a search's trials TPE does not choose: the study's own setting, and random draws after it. ``trials``
+    is None where seconds alone end the search."""
+    return MOST_FIRST_TRIALS if trials is None else max(1, min(MOST_FIRST_TRIALS, trials // 2))
 
 
-def drawn_by(number: int, trials: int) -> Literal["own", "random", "tpe"]:
+def drawn_by(number: int, trials: int | None) -> Literal["own", "random", "tpe"]:
     """Who chooses the settings of a trial of a search of ``trials``."""
     if number == 0:
         return "own"
@@ -155,7 +156,7 @@ def _spread(space: dict[str, Space], count: int) -> list[dict[str, Any]]:
     return [{key: values.at(float(shares[key][i])) for key, values in space.items()} for i in range(count)]
 
 
-def ask(study: Study, search: Search, past: list[dict[str, Any]], trials: int) -> optuna.Trial:
+def ask(study: Study, search: Search, past: list[dict[str, Any]], trials: int | None) -> optuna.Trial:
     """Optuna's next trial of ``trials`` after ``past``, which is all that it knows."""
     distributions = {key: _distribution(space) for key, space in search.space.items()}
     made = optuna.create_study(

@@ -1,7 +1,9 @@
 """The trials of a search, and the searches of a study shared out among workers.
 
 A trial resumes from its checkpoint, so a search that was killed ends as one that was not. A trial sees no test part:
-there is none in the split that it is given. Its value is the best validation value of its epochs.
+there is none in the split that it is given. Its value is the best validation value of its epochs. Once a search has
+spent its budget, its best trials are trained again with new seeds (the study's ``confirm``): the mean over all runs
+decides, for the best of many single runs is lucky.
 """
 
 from __future__ import annotations
@@ -33,19 +35,28 @@ from harness.study.run_cell import build_model, task_data
 from harness.study.search import SEED, Search, ask, drawn_by, searches, with_settings
 from harness.training import CHECKPOINT, fit
 
-__all__ = ["Budget", "Job", "Searches", "ValidationOnly", "is_tuning", "run_search", "trials_of", "write_job"]
+__all__ = [
+    "Budget", "Job", "Searches", "ValidationOnly", "confirm_search", "confirmed_of", "finalists", "is_tuning",
+    "run_search", "trials_of", "write_job",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each search may spend, beside the study's own budget of epochs for a trial."""
+    """What each search may spend, beside the study's own budget of epochs for a trial: trials, seconds, or both.
 
-    trials: int
+    The runs that confirm its best trials come on top, as many for every search.
+    """
+
+    trials: int | None
+    """None: seconds alone end a search, so that quick models have more trials than slow ones."""
     seconds: float | None = None
     """Of training and validation, over all trials of a search; a trial at which it ends counts as pruned."""
 
     def is_spent(self, trials: list[dict[str, Any]]) -> bool:
-        return len(trials) >= self.trials or (self.seconds is not None and _seconds(trials) >= self.seconds)
+        return (self.trials is not None and len(trials) >= self.trials) or (
+            self.seconds is not None and _seconds(trials) >= self.seconds
+        )
 
 
 class ValidationOnly(Inputs):
@@ -114,7 +125,8 @@ class Searches:
         return cls(job, found, folder, stop)
 
     def is_over(self, search_id: str) -> bool:
-        return self.job.budget.is_spent(trials_of(self.job.place / search_id))
+        folder, trials = self.job.place / search_id, trials_of(self.job.place / search_id)
+        return self.job.budget.is_spent(trials) and not to_confirm(self.job, trials, confirmed_of(folder))
 
     def left(self) -> int:
         return sum(not self.is_over(search.id) for search in self.found)
@@ -130,15 +142,14 @@ class Searches:
                 with self.folder.lock(search.id) as mine:
                     if mine and not self.is_over(search.id):
                         run_search(self.job, search, self.stop)
+                        confirm_search(self.job, search, self.stop)
                         return True
         return False
 
 
 def run_search(job: Job, search: Search, should_stop: Callable[[], bool]) -> None:
     """Runs the trials of a search that are still to be run. Its folder holds those that were, in ``trials.json``."""
-    torch.set_num_threads(job.threads)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    _prepare(job)
     inputs = ValidationOnly(job.data_root, job.cache)
     folder = job.place / search.id
     trials = trials_of(folder)
@@ -148,30 +159,68 @@ def run_search(job: Job, search: Search, should_stop: Callable[[], bool]) -> Non
         write_json(folder / "trials.json", trials)
 
 
+def confirm_search(job: Job, search: Search, should_stop: Callable[[], bool]) -> None:
+    """Trains the best trials of a search again, with new seeds and to the end. Its folder holds the runs that were, in
+    ``confirmed.json``."""
+    _prepare(job)
+    inputs = ValidationOnly(job.data_root, job.cache)
+    folder = job.place / search.id
+    trials, runs = trials_of(folder), confirmed_of(folder)
+    for number, seed in to_confirm(job, trials, runs):
+        run = _Run(job, search, trials[number]["params"], seed, f"confirm-{number}-{seed}", inputs)
+        runs.append({"trial": number, "seed": seed, **run.ended(folder, should_stop)})
+        write_json(folder / "confirmed.json", runs)
+
+
+def to_confirm(job: Job, trials: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Trial and seed of the runs that are missing before a setting can be chosen."""
+    known = {(run["trial"], run["seed"]) for run in runs}
+    wanted = [(number, SEED + 1 + i) for number in finalists(job.study, job.budget, trials) for i in range(_seeds(job))]
+    return [pair for pair in wanted if pair not in known]
+
+
+def _seeds(job: Job) -> int:
+    return job.study.confirm.seeds if job.study.confirm else 0
+
+
+def finalists(study: Study, budget: Budget, trials: list[dict[str, Any]]) -> list[int]:
+    """The numbers of the trials among which one is chosen, best first in the search; of equal ones the earlier."""
+    done = [trial for trial in trials[: budget.trials] if trial["state"] == "complete"]
+    done.sort(key=lambda trial: trial["value"], reverse=study.higher_is_better)
+    return [trial["number"] for trial in done[: study.confirm.top if study.confirm else 1]]
+
+
+def _prepare(job: Job) -> None:
+    torch.set_num_threads(job.threads)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
 def trials_of(folder: Path) -> list[dict[str, Any]]:
     path = folder / "trials.json"
     return read_json(path, shapes.Trials, "delete its folder, and the search starts again") if path.exists() else []
+
+
+def confirmed_of(folder: Path) -> list[dict[str, Any]]:
+    """The runs of :func:`confirm_search`."""
+    path = folder / "confirmed.json"
+    return read_json(path) if path.exists() else []
 
 
 def _seconds(trials: list[dict[str, Any]]) -> float:
     return sum(trial["seconds"] for trial in trials)
 
 
-class _Trial:
-    """The trial that comes after ``past``."""
+class _Run:
+    """One training with the settings ``params``, seen on validation alone."""
 
-    def __init__(
-        self, job: Job, search: Search, past: list[dict[str, Any]], left: float | None, inputs: Inputs
-    ) -> None:
-        self.job, self.search, self.inputs, self.left = job, search, inputs, left
-        self.number = len(past)
-        self.drawn = drawn_by(self.number, job.budget.trials)
-        self.optuna = ask(job.study, search, past, job.budget.trials)
+    def __init__(self, job: Job, search: Search, params: dict[str, Any], seed: int, name: str, inputs: Inputs) -> None:
+        self.job, self.search, self.params, self.seed, self.name, self.inputs = job, search, params, seed, name, inputs
         self.rows: list[dict[str, Any]] = []
 
-    def run(self, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
-        """Trains and validates, from the last checkpoint if there is one; returns the trial's line of the ledger."""
-        training = folder / f"trial-{self.number}"
+    def ended(self, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        """Trains and validates, from the last checkpoint if there is one; returns what the ledger says of it."""
+        training = folder / self.name
         value, reason = None, ""
         try:
             value = self._train(training, should_stop)
@@ -186,13 +235,10 @@ class _Trial:
         with writing(training):
             shutil.rmtree(training, ignore_errors=True)
         return {
-            "number": self.number,
-            "drawn": self.drawn,
             "state": state,
             "value": value,
             "epochs": len(self.rows),
             "seconds": self._seconds(),
-            "params": self.optuna.params,
             "curve": self._curve(),
             **({"reason": " ".join(reason.split())} if reason else {}),
         }
@@ -201,10 +247,10 @@ class _Trial:
         """The best validation value. Raises CellFailed where the settings exclude each other or don't train."""
         study, search = self.job.study, self.search
         try:
-            tried = with_settings(study, search.dataset, search.variant, self.optuna.params)
+            tried = with_settings(study, search.dataset, search.variant, self.params)
             arm = make_arm(tried, search.dataset, search.variant)
             check_needs(arm, self.inputs.log(search.dataset, arm.data))
-            cell = Cell(f"{search.id}-{self.number}", search.dataset, arm, SEED, {})
+            cell = Cell(f"{search.id}-{self.name}", search.dataset, arm, self.seed, {})
             data = task_data(study, cell, self.inputs, self.job.device)
             model = build_model(cell, data, self.inputs)
         except InputError as error:
@@ -218,7 +264,7 @@ class _Trial:
             training=arm.training,
             budget=study.budget,
             primary=study.primary,
-            seed=SEED,
+            seed=self.seed,
             folder=folder,
             made_with=made_with,
             on_epoch=self._on_epoch,
@@ -231,15 +277,7 @@ class _Trial:
         return f"valid/{self.job.study.primary}"
 
     def _on_epoch(self, row: dict[str, Any]) -> None:
-        """Raises TrialPruned where the median of earlier trials is better, or the search has spent its budget."""
         self.rows.append(row)
-        if row.get(self._tracked) is not None:
-            self.optuna.report(row[self._tracked], row["epoch"])
-            # After its last epoch nothing is left to be spared.
-            if row["epoch"] < self.job.study.budget.epochs and self.optuna.should_prune():
-                raise optuna.TrialPruned
-        if self.left is not None and self._seconds() >= self.left:
-            raise optuna.TrialPruned("the search had spent its seconds")
 
     def _seconds(self) -> float:
         return sum(row[f"{part}_seconds"] for row in self.rows for part in ("data", "train", "evaluation"))
@@ -247,6 +285,33 @@ class _Trial:
     def _curve(self) -> list[list[Any]]:
         """Epoch and validation value of each validation."""
         return [[row["epoch"], row[self._tracked]] for row in self.rows if row.get(self._tracked) is not None]
+
+
+class _Trial(_Run):
+    """The trial that comes after ``past``."""
+
+    def __init__(
+        self, job: Job, search: Search, past: list[dict[str, Any]], left: float | None, inputs: Inputs
+    ) -> None:
+        self.left, self.number = left, len(past)
+        self.optuna = ask(job.study, search, past, job.budget.trials)
+        super().__init__(job, search, self.optuna.params, SEED, f"trial-{self.number}", inputs)
+
+    def run(self, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        """The trial's line of the ledger."""
+        drawn = drawn_by(self.number, self.job.budget.trials)
+        return {"number": self.number, "drawn": drawn, "params": self.params, **self.ended(folder, should_stop)}
+
+    def _on_epoch(self, row: dict[str, Any]) -> None:
+        """Raises TrialPruned where the median of earlier trials is better, or the search has spent its budget."""
+        super()._on_epoch(row)
+        if row.get(self._tracked) is not None:
+            self.optuna.report(row[self._tracked], row["epoch"])
+            # After its last epoch nothing is left to be spared.
+            if row["epoch"] < self.job.study.budget.epochs and self.optuna.should_prune():
+                raise optuna.TrialPruned
+        if self.left is not None and self._seconds() >= self.left:
+            raise optuna.TrialPruned("the search had spent its seconds")
 
 
 def _rows_before(checkpoint: Path, made_with: str) -> list[dict[str, Any]]:

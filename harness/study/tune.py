@@ -22,7 +22,7 @@ from harness.study.executors import Executor, open_executor
 from harness.study.folder import RunFolder
 from harness.study.ledger import LEDGER, TUNED, entry_of, write_ledger
 from harness.study.search import Search, searches
-from harness.study.trials import Budget, Job, Searches, trials_of, write_job
+from harness.study.trials import Budget, Job, Searches, confirmed_of, trials_of, write_job
 
 __all__ = ["LEDGER", "TUNED", "Budget", "tune"]
 
@@ -59,8 +59,9 @@ def tune(
         write_job(place, job, found)
         crew = Crew(executor or open_executor("local"), place, cache, data_root, device, threads, workers, say=say)
         _work(job, found, crew)
+        tried = [(search, place.path / search.id) for search in found]
         entries = [
-            entry_of(search, study, budget, trials_of(place.path / search.id)[: budget.trials]) for search in found
+            entry_of(search, study, budget, trials_of(at)[: budget.trials], confirmed_of(at)) for search, at in tried
         ]
         return write_ledger(folder.path, study, entries, say)
 
@@ -68,12 +69,14 @@ def tune(
 def _work(job: Job, found: list[Search], crew: Crew) -> None:
     """Runs the trials that are left of each search."""
     shared = Searches(job, found, crew.folder)
-    told = {search.id: len(trials_of(job.place / search.id)) for search in found}
-    before = sum(min(done, job.budget.trials) for done in told.values())
+    told = {search.id: _ended(job, search) for search in found}
+    before = sum(len(trials_of(job.place / search.id)[: job.budget.trials]) for search in found)
     kept = f", {before} of them finished before" if before else ""
     workers = min(crew.size, shared.left())
     several = "s" * (workers > 1)
-    crew.say(f"{job.place}: {len(told)} searches of {job.budget.trials} trials{kept}; {workers} worker{several}")
+    crew.say(
+        f"{job.place}: {len(told)} searches of {_cap(job.budget)}{_confirmation(job)}{kept}; {workers} worker{several}"
+    )
 
     def tell() -> None:
         for search in found:
@@ -91,15 +94,38 @@ def _work(job: Job, found: list[Search], crew: Crew) -> None:
                 shutil.rmtree(crew.folder.running(search.id), ignore_errors=True)
 
 
-def _tell(job: Job, search: Search, told: int, say: Callable[[str], None]) -> int:
-    """Says which trials have ended since ``told``; returns how many have."""
-    trials = trials_of(job.place / search.id)
-    for trial in trials[told:]:
-        value = "" if trial["value"] is None else f" {trial['value']:.4f}"
-        reason = f" ({trial['reason']})" if "reason" in trial else ""
+def _cap(budget: Budget) -> str:
+    trials = None if budget.trials is None else f"{budget.trials} trials"
+    seconds = None if budget.seconds is None else f"{budget.seconds:g} s at the most"
+    return " and ".join(filter(None, [trials, seconds]))
+
+
+def _confirmation(job: Job) -> str:
+    how = job.study.confirm
+    return f", the best {how.top} confirmed with {how.seeds} new seeds each" if how else ""
+
+
+def _ended(job: Job, search: Search) -> tuple[int, int]:
+    """How many trials and confirming runs of a search have ended."""
+    return len(trials_of(job.place / search.id)), len(confirmed_of(job.place / search.id))
+
+
+def _tell(job: Job, search: Search, told: tuple[int, int], say: Callable[[str], None]) -> tuple[int, int]:
+    """Says which trials and confirming runs have ended since ``told``; returns how many have."""
+    trials, runs = trials_of(job.place / search.id), confirmed_of(job.place / search.id)
+    of = "" if job.budget.trials is None else f"/{job.budget.trials}"
+    for trial in trials[told[0] :]:
         own = ", the study's own setting:" if trial["drawn"] == "own" else ""
-        say(f"  {search.name}: trial {trial['number'] + 1}/{job.budget.trials}{own} {trial['state']}{value}{reason}")
-    return len(trials)
+        say(f"  {search.name}: trial {trial['number'] + 1}{of}{own} {_outcome(trial)}")
+    for run in runs[told[1] :]:
+        say(f"  {search.name}: trial {run['trial'] + 1} again, seed {run['seed']}: {_outcome(run)}")
+    return len(trials), len(runs)
+
+
+def _outcome(run: dict[str, Any]) -> str:
+    value = "" if run["value"] is None else f" {run['value']:.4f}"
+    reason = f" ({run['reason']})" if "reason" in run else ""
+    return f"{run['state']}{value}{reason}"
 
 
 @contextmanager

@@ -198,9 +198,7 @@ def record_failure(folder: RunFolder, cell: Cell, reason: str, trace: str | None
     """Leaves why a cell failed beside the finished ones."""
     failure = {
         "id": cell.id,
-        "dataset": cell.dataset,
-        "variant": cell.arm.variant,
-        "seed": cell.seed,
+        **cell.entry,
         "reason": reason,
         "traceback": trace,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from harness.data.batches import Sequences, Windows, training_windows
 from harness.data.log import EventLog
@@ -46,10 +47,12 @@ class TaskData(ABC):
 
     def schema(self, codes: np.ndarray | None = None, code_sizes: tuple[int, ...] = ()) -> Schema:
         """What a model for this data is built from; all it says of events comes from the training part alone."""
-        users, events = self.split.events("train")
-        items = self.log.item[events].astype(np.int64)
-        counts = np.bincount(items, minlength=len(self.log.items))
-        actions = None if self.log.actions is None else self.log.actions[events].sum(0, dtype=np.int64)
+        counts = np.zeros(len(self.log.items), np.int64)
+        actions = None if self.log.actions is None else np.zeros(self.log.actions.shape[1], np.int64)
+        for _, events in self.split.pieces("train"):
+            counts += np.bincount(self.log.item[events], minlength=len(counts))
+            if actions is not None and self.log.actions is not None:
+                actions += self.log.actions[events].sum(0, dtype=np.int64)
         return Schema(
             n_items=len(self.log.items) - 1,
             n_users=len(self.log.users),
@@ -59,9 +62,13 @@ class TaskData(ABC):
             code_sizes=tuple(code_sizes),
             item_counts=torch.from_numpy(counts).to(self.device),
             action_counts=None if actions is None else torch.from_numpy(actions).to(self.device),
-            train_items=torch.from_numpy(items).to(self.device),
-            train_users=torch.from_numpy(users).to(self.device),
+            train_events=self._train_events,
         )
+
+    def _train_events(self) -> tuple[Tensor, Tensor]:
+        users, events = self.split.events("train")
+        items = self.log.item[events].astype(np.int64)
+        return torch.from_numpy(items).to(self.device), torch.from_numpy(users).to(self.device)
 
     def training_epoch(
         self,

@@ -1,4 +1,4 @@
-"""The lists that a cell keeps: the best items of each test user, as numbers of the catalogue. Imports no torch.
+"""The lists that a cell keeps: the best items for each test target, as numbers of the catalogue. Imports no torch.
 
 One list serves both protocols. It holds, best first, the first :data:`KEPT` items of the whole catalogue and then what
 is still missing to the first :data:`KEPT` items that the user's history does not hold; ``seen`` marks those it holds.

@@ -1,4 +1,4 @@
-"""Retrieval: rank the whole catalogue for the next item, one row per user.
+"""Retrieval: rank the whole catalogue for the next item, one row per target.
 
 No candidate is sampled. Two protocols are read off the same scores: in ``all`` the whole catalogue is ranked,
 so an item of the history may be recommended again; in ``unseen`` the user's whole history is removed first.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.data.batches import Windows
 from harness.data.splits import Evaluated
-from harness.data.targets import TargetKnowledge
+from harness.data.targets import known_of
 from harness.errors import CellFailed
 from harness.interface import Ranking, Recommender, Task
 from harness.metrics import find
@@ -51,15 +51,18 @@ class Retrieval(TaskData):
     def __init__(self, *args: Any, candidates: str = "unseen", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.candidates = candidates
+        self._counted: dict[Evaluated, dict[str, np.ndarray]] = {}
 
     def histories(self, phase: Evaluated) -> Windows:
         users, targets = self.split.targets(phase)
         start = np.maximum(self.log.offsets[users], targets - self.max_length)
         return Windows(users, start, targets, targets - 1)
 
-    @functools.cached_property
-    def _knowledge(self) -> TargetKnowledge:
-        return TargetKnowledge(self.log, self.split)
+    def _known(self, phase: Evaluated, target: np.ndarray) -> dict[str, np.ndarray]:
+        """What does not change from epoch to epoch is counted once."""
+        if phase not in self._counted:
+            self._counted[phase] = known_of(self.log, self.split, target)
+        return self._counted[phase]
 
     @property
     def chunk(self) -> int:
@@ -104,8 +107,7 @@ class Retrieval(TaskData):
                 **{f"rank_{n}": pa.array(rank[n], pa.float64(), from_pandas=True).cast("int32") for n in PROTOCOLS},
                 **{f"length_{n}": pa.array(length[n], pa.int32()) for n in PROTOCOLS},
                 "history": pa.array(windows.end - self.log.offsets[windows.user], pa.int32()),
-                "target_events": pa.array(self._knowledge.events(windows.end), pa.int32()),
-                "target_follows": pa.array(self._knowledge.follows(windows.end), pa.int32()),
+                **{name: pa.array(counts, pa.int32()) for name, counts in self._known(phase, windows.end).items()},
                 "score": pa.array(score, pa.float32(), from_pandas=True),
             }
         )

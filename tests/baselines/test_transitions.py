@@ -48,7 +48,7 @@ def schema_of(sequences: list[list[int]], n_items: int) -> Schema:
     items = torch.tensor([item for sequence in sequences for item in sequence])
     users = torch.tensor([user for user, sequence in enumerate(sequences) for _ in sequence])
     counts = torch.bincount(items, minlength=n_items + 1)
-    return Schema(n_items, len(sequences), 9, item_counts=counts, train_items=items, train_users=users)
+    return Schema(n_items, len(sequences), 9, item_counts=counts, train_events=lambda: (items, users))
 
 
 def batch_of(histories: list[list[int]]) -> Batch:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.analysis.artefacts import ReportTable
-from harness.analysis.comparisons import Contrast, comparisons, looks_corrected_for, named, to_base
+from harness.analysis.comparisons import Contrast, check_variances_of, comparisons, looks_corrected_for, named, to_base
+from harness.analysis.pooled import LIMIT
 from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.statistics import CORRECTIONS, TESTS, Comparison, wilcoxon_warning
@@ -114,7 +115,7 @@ def _caption(run: Run, tested: Mapping[Contrast, Comparison], known: bool) -> st
     adjusted = "" if run.test == "t" else f"of the {TESTS[run.test]}, "
     caption = (
         f"Difference in {metric}{to_base(run)}, paired over seeds"
-        f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. Interval and p: paired t-test"
+        f"{'' if len(run.datasets) > 1 else ', on ' + run.datasets[0]}. {_first_test(run)}"
         f"{'; users × seeds: 95 % interval for new users and new seeds' if known else ''}; "
         f"P(better): how often one of its runs beats one of the other's; {adjusted_title}: {adjusted}within the family "
         f"of {family_size(tested)}{', over seeds, and over users and seeds' if known else ''}; exact p: sign-flip "
@@ -122,6 +123,12 @@ def _caption(run: Run, tested: Mapping[Contrast, Comparison], known: bool) -> st
         f"the seeds' alone holds for these users only{_margin(run)}."
     )
     return caption + (f" Lower {metric} is better." if lower_is_better(run.primary) else "")
+
+
+def _first_test(run: Run) -> str:
+    if run.test == "pooled":
+        return "Interval: from the variance that all arms share, where the note says so; p: paired t-test"
+    return "Interval and p: paired t-test"
 
 
 def _margin(run: Run) -> str:
@@ -141,11 +148,19 @@ def _test_notes(run: Run, tested: Mapping[Contrast, Comparison]) -> list[str]:
     said = [f"{', '.join(where)}: {note}." for note, where in notes.items()]
     if (looks := looks_corrected_for(run)) > 1:
         said.append(f"Every corrected p holds for {looks} looks while seeds are added (Bonferroni).")
+    if any(c.draws > 1 for c in tested.values()):
+        said.append(
+            "Item codes were drawn several times, crossed with the seeds: of variants with codes, intervals and p take "
+            "both as samples (random effects, Cochran's t), so that they hold for new codes; such p are never exact."
+        )
     if run.correction == "benjamini-hochberg":
         said.append(
             "Benjamini-Hochberg's correction is for exploration: of the differences that it finds, 5 % at the most are "
             "none, on average; the chance of finding any that is none is larger."
         )
+    if run.test == "pooled":
+        checks = "; ".join(f"{dataset}: {check_variances_of(run, dataset).said}" for dataset in run.datasets)
+        said.append(f"One variance over seeds for all arms where both checks have p > {LIMIT:g}. {checks}.")
     if run.test == "wilcoxon" and tested:
         said.append(wilcoxon_warning(min(comparison.seeds for comparison in tested.values())))
     return said

@@ -10,7 +10,7 @@ from harness.analysis.provenance import provenance
 from harness.analysis.rows import Run, lower_is_better, metric_label
 from harness.analysis.table import Column, Entry, Line, Table, between, fixed
 from harness.analysis.tables.numbers import DIGITS, pair
-from harness.analysis.two_levels import TwoLevel
+from harness.analysis.two_levels import Sampled
 
 __all__ = ["References", "passes", "reference_metrics"]
 
@@ -58,7 +58,7 @@ def reference_metrics(run: Run) -> list[str]:
     return list(dict.fromkeys([run.primary, "ne"] if run.task == "action" else [run.primary]))
 
 
-def passes(wide: TwoLevel | None, lower: bool) -> str:
+def passes(wide: Sampled | None, lower: bool) -> str:
     """Whether a difference to a reference is for the better: "yes", "no", "undecided"; "not tested" without seeds."""
     if wide is None:
         return "not tested"

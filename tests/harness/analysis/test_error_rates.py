@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.analysis import pooled
+from harness.analysis.pooled import check_variances
 from harness.analysis.power import achieved_power, detectable_difference, deviation_limits, seeds_needed
 from harness.analysis.rows import load_run
 from harness.analysis.statistics import Comparison, compare, family
@@ -257,3 +259,49 @@ def test_power_lies_in_the_plans_interval():
         worst, best = (achieved_power(difference, sd, seeds) for sd in (high, low))
         inside.append(worst - 1e-9 <= achieved_power(difference, 1.0, seeds) <= best + 1e-9)
     assert np.mean(inside) == pytest.approx(0.6, abs=0.05)
+
+
+ARMS = 8
+
+
+def _pooled_and_paired(
+    rng: np.random.Generator, studies: int, seeds: int, scale: np.ndarray, effect: float = 0.0
+) -> np.ndarray:
+    """(2, studies, 7) Holm-adjusted p of each arm against the first: by pooled tests where the checks allow them, and
+    by paired ones."""
+    found = np.empty((2, studies, ARMS - 1))
+    for study in range(studies):
+        y = rng.normal(size=(seeds, ARMS)) * scale + rng.normal(size=(seeds, 1))
+        y[:, 1] += effect
+        values = {str(arm): dict(enumerate(column)) for arm, column in enumerate(y.T)}
+        pairs = [(str(arm), "0") for arm in range(1, ARMS)]
+        shared = check_variances(values, pairs).pooled
+        d = y[:, 1:] - y[:, :1]
+        own = [(float(v), seeds - 1) for v in d.var(axis=0, ddof=1)]
+        used = [(shared[p].variance, shared[p].degrees) if p in shared else o for p, o in zip(pairs, own, strict=True)]
+        for row, chosen in enumerate((used, own)):
+            variance, degrees = np.array(chosen).T
+            p = 2 * stats.t.sf(np.abs(d.mean(axis=0)) / np.sqrt(variance / seeds), degrees)
+            order = np.argsort(p)
+            found[row, study, order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return found
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 1), (2, 1), (3, 1), (1, 3)])
+@pytest.mark.parametrize("seeds", [5, 8])
+def test_false_positives_of_the_pooled_test(seeds, first, last, monkeypatch):
+    """Of a family of seven, with the control or one arm that varies up to thrice as much as the others."""
+    monkeypatch.setattr(pooled, "DRAWS", 199)
+    scale = np.ones(ARMS)
+    scale[0], scale[-1] = first, last
+    rng = np.random.default_rng(100 * seeds + 10 * first + last)
+    adjusted, _ = _pooled_and_paired(rng, 500, seeds, scale)
+    bound = 0.06 if first == last else 0.07
+    assert (adjusted.min(axis=1) <= 0.05).mean() <= bound + 2 * np.sqrt(bound * (1 - bound) / 500)
+
+
+def test_the_pooled_test_sees_more(monkeypatch):
+    monkeypatch.setattr(pooled, "DRAWS", 199)
+    adjusted = _pooled_and_paired(np.random.default_rng(0), 300, 5, np.ones(ARMS), effect=2.5)
+    with_pooling, paired = (adjusted[..., 0] <= 0.05).mean(axis=1)
+    assert with_pooling > paired + 0.1

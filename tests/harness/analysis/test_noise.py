@@ -108,10 +108,10 @@ def test_quantities_are_read_off_the_cells(run):
     assert noise_shares(run) == list(SHARES)
     for key, statistic in (("injected_abs", "injected_abs"), ("overlap", "unseen/overlap@10")):
         found = noise_values(run, "ml-100k", "fair", quantities[key], 0.3)
-        assert found == {seed: pytest.approx(raw(run, "fair", seed, 0.3, statistic)) for seed in range(4)}
+        assert found == {(seed, 0): pytest.approx(raw(run, "fair", seed, 0.3, statistic)) for seed in range(4)}
     effect = noise_values(run, "ml-100k", "fair", quantities["effect"], 0.3)
     noisy, calm = (raw(run, "fair", 2, 0.3, "unseen/ndcg@10", history) for history in ("injected", "real"))
-    assert effect[2] == pytest.approx(100 * (noisy - calm) / raw(run, "fair", 2, 0.0, "unseen/ndcg@10"))
+    assert effect[2, 0] == pytest.approx(100 * (noisy - calm) / raw(run, "fair", 2, 0.0, "unseen/ndcg@10"))
     assert noise_values(run, "ml-100k", "no-mi-loss", quantities["effect"], 0.3) == {}
 
 

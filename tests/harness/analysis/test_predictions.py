@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -54,8 +56,11 @@ def brute_force(truth: Truth, frame: pd.DataFrame) -> pd.DataFrame:
         entries = frame[frame["user"] == truth.users[u]]
         number = {raw: i for i, raw in enumerate(truth.items)}
         place = tie_places(len(truth.items) - 1)
-        found = sorted((-s, place[number[i] - 1], i) for i, s in zip(entries["item"], entries["score"], strict=True))
-        listed = [(s, number[i]) for s, _, i in found]
+        found = sorted(
+            (-s, place[number[i] - 1] if i in number else -1, i)
+            for i, s in zip(entries["item"], entries["score"], strict=True)
+        )
+        listed = [(s, number.get(i, i)) for s, _, i in found]
         everything = [i for _, i in listed]
         unseen = [i for i in everything if i not in seen]
         scores = {i: -s for s, i in listed}
@@ -103,6 +108,31 @@ def test_scores_in_every_format(tmp_path, suffix):
     assert_rows(outside.rows, brute_force(truth, frame))
     types = {"rank_all": "int32", "length_unseen": "int32", "history": "int32", "score": "float", "user": "string"}
     assert {name: str(outside.rows.schema.field(name).type) for name in types} == types
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_unknown_items_keep_their_places_as_misses(tmp_path, seed, levels):
+    truth = make_truth(seed)
+    frame = some_scores(truth, seed, levels=levels)
+    strange = frame["item"].isin(np.random.default_rng(seed).permutation(truth.items[1:])[:3])
+    more = frame[strange].assign(item=frame["item"] + "-gone").sample(frac=0.7, random_state=seed)
+    both = pd.concat([frame, more]).sample(frac=1, random_state=seed)
+    write_scores(tmp_path / "them.csv", both)
+    outside = rank_predictions(tmp_path / "them.csv", truth, "misses")
+    assert_rows(outside.rows, brute_force(truth, both))
+    asked = more["user"].isin(truth.users[truth.who])
+    assert outside.notes[0].startswith(f"{asked.sum()} predictions of {more['item'].nunique()} item")
+    with pytest.raises(InputError, match=r"'00\d-gone' is no item of 'toy'; .*--unknown-items misses"):
+        rank_predictions(tmp_path / "them.csv", truth)
+
+
+def test_without_unknown_items_the_option_changes_nothing(tmp_path):
+    truth = make_truth()
+    write_scores(tmp_path / "them.csv", some_scores(truth, 1))
+    refusing, counting = (rank_predictions(tmp_path / "them.csv", truth, option) for option in ("refuse", "misses"))
+    assert refusing.rows.equals(counting.rows)
+    assert refusing.notes == counting.notes
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -282,3 +312,11 @@ def test_truncated_parquet(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"them.parquet is damaged"):
         rank_predictions(path, make_truth())
+
+
+def test_one_list_per_user_does_not_answer_for_several_targets(tmp_path):
+    truth = make_truth()
+    several = dataclasses.replace(truth, who=np.repeat(truth.who, 2), target=np.repeat(truth.target, 2))
+    some_scores(truth, 0).to_csv(tmp_path / "them.csv", index=False)
+    with pytest.raises(InputError, match=r"one list per user; set data\.targets to first or last"):
+        rank_predictions(tmp_path / "them.csv", several)

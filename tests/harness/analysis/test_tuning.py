@@ -60,6 +60,44 @@ def test_ledger_counts_and_marks_unequal_budgets(run):
     assert ledger_table(_tuned(run, entries, references=["no-mi-loss"]), entries).notes == ()
 
 
+def test_ledger_shows_what_confirmed_the_choice(run):
+    again = [
+        {"trial": t, "seed": s, "state": "complete", "value": v, "epochs": 3, "seconds": 2.0}
+        for t, values in ((1, [0.2, 0.22]), (0, [0.24, 0.26]))
+        for s, v in enumerate(values)
+    ]
+    how = {"confirm": {"top": 2, "seeds": 2}, "confirmed": again, "chosen": 0}
+    entries = [_entry("fair", [0.1, 0.3]) | how, _entry("no-mi-loss", [0.2, 0.1]) | how | {"confirmed": []}]
+    table = ledger_table(run, entries[:1])
+    shown = _columns(table, table.lines[0])
+    assert (shown["best"].value, shown["confirmed"].value, shown["best_trial"].value) == (0.3, pytest.approx(0.25), 1)
+    assert shown["confirmed"].spread_value == pytest.approx(0.02 / 2**0.5)
+    assert (shown["runs"].value, shown["epochs"].value, shown["seconds"].value) == (4, 2 * 2 + 4 * 3, 2 * 1.5 + 4 * 2)
+    assert "optimistic" in table.caption
+    assert "the best 2 with 2 new seeds each were trained again" in table.caption
+    assert next(column.title for column in table.columns if column.key == "best").endswith("(optimistic)")
+    assert border_distance(entries[0], lower=False)["rate"] == border_distance(_entry("fair", [0.1]), False)["rate"]
+    assert not equal_budgets([entries[0], entries[1] | {"confirm": None}])
+    old = ledger_table(run, [_entry("fair", [0.1, 0.3])])
+    assert "confirmed" not in [column.key for column in old.columns]
+    assert "trained again" not in old.caption
+
+
+def test_equal_seconds_are_an_equal_budget(run):
+    def entry(variant, values, seconds=60):
+        cap = {"trials": None, "epochs": 2, "seconds": seconds, "first_pruning": 2}
+        return _entry(variant, values) | {"cap": cap}
+
+    entries = [entry("fair", [0.1, None, 0.3]), entry("no-mi-loss", [0.2, 0.1])]
+    assert equal_budgets(entries)
+    assert [line.entries[0].mark for line in ledger_table(run, entries).lines] == ["", ""]
+    shorter = [entries[0], entry("no-mi-loss", [0.2, 0.1], 30)]
+    assert not equal_budgets(shorter)
+    table = ledger_table(_tuned(run, shorter), shorter)
+    assert [line.entries[0].mark for line in table.lines] == ["", "†"]
+    assert "a smaller budget than others" in table.notes[0]
+
+
 def test_ledger_counts_failed_trials_where_there_are_any(run):
     entries = [_entry("fair", [0.1, None, 0.3]), _entry("no-mi-loss", [0.2, 0.1, 0.1])]
     assert "failed" not in [column.key for column in ledger_table(run, entries).columns]

@@ -104,11 +104,11 @@ def test_an_unknown_name_names_its_neighbour(tmp_path):
 
 
 def test_a_missing_data_set_says_how_to_get_it(tmp_path):
-    with pytest.raises(InputError, match=r"harness data prepare amazon-beauty.*Beauty\.txt.*--data-root"):
+    with pytest.raises(InputError, match=r"harness data get amazon-beauty.*Beauty\.txt.*--data-root"):
         load("amazon-beauty", DataConfig(), tmp_path)
     with pytest.raises(InputError, match=r"put processed_standard_kcore_15\.csv there") as caught:
         load("kuairand", DataConfig(), tmp_path / "nowhere")
-    assert "prepare" not in str(caught.value)
+    assert "data get" not in str(caught.value)
 
 
 def test_movielens_without_recbole_says_so(monkeypatch, tmp_path):
@@ -181,7 +181,7 @@ def test_the_overview_says_what_is_there(tmp_path):
     entries = {entry["dataset"]: entry for entry in overview(tmp_path)}
     assert list(entries) == list(dataset_names())
     states = [entries[name]["state"] for name in ("amazon-scientific", "ml-1m", "kuairand", "synthetic-sessions")]
-    assert states == ["ready", "prepare", "by hand", "ready"]
+    assert states == ["ready", "get", "by hand", "ready"]
     assert entries["amazon-beauty"]["items"] == 12_101
     assert entries["retailrocket"]["actions"] == ["view", "cart", "buy"]
     assert len({tuple(entry) for entry in entries.values()}) == 1  # one table

@@ -170,7 +170,7 @@ def test_truncated_movielens_is_refused(tmp_path):
 
 
 def test_event_table_renames_its_actions(tmp_path):
-    read = readers.event_table(
+    read = readers.EventTable(
         user="u", item="i", time="t", ticks=1000, separator=",", action="event", words={"addtocart": "cart"}
     )
     path = write(tmp_path / "e.csv", "t,u,event,i,x\n2500,1,view,7,\n1500,1,addtocart,8,q\n")
@@ -182,13 +182,13 @@ def test_event_table_renames_its_actions(tmp_path):
 
 
 def test_event_table_without_a_column_is_refused(tmp_path):
-    read = readers.event_table(user="u", item="i", time="t")
+    read = readers.EventTable(user="u", item="i", time="t")
     with pytest.raises(InputError, match="has no column 't'"):
         read({"events": write(tmp_path / "e.tsv", "u\ti\n1\t2\n")})
 
 
 def test_event_table_with_a_bad_number_is_refused(tmp_path):
-    read = readers.event_table(user="u", item="i", time="t", numbers=("like",))
+    read = readers.EventTable(user="u", item="i", time="t", numbers=("like",))
     with pytest.raises(InputError, match="line 3, column 'like': 'yes' is not a number"):
         read({"events": write(tmp_path / "e.tsv", "u\ti\tt\tlike\n1\t2\t3\t1\n1\t2\t4\tyes\n")})
 

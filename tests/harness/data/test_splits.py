@@ -3,14 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.config import DataConfig
 from harness.data.log import EventLog, RawLog, build_log, encode
-from harness.data.splits import make_split
+from harness.data.splits import Split, make_split
 from harness.errors import InputError
 
+TARGETS = ("last", "first", "all")
 LOGS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=12), min_size=1, max_size=8)
 """The times of each user's events."""
 CONFIGS = st.sampled_from(
@@ -142,3 +143,43 @@ def test_the_fingerprint_tells_splits_and_logs_apart():
     prints.add(make_split(make_log(times[::-1]), DataConfig()).fingerprint)
     assert len(prints) == 4
     assert make_split(make_log(times), DataConfig()).fingerprint in prints
+
+
+@settings(deadline=None)
+@given(LOGS, st.sampled_from(["temporal", "within-user"]), st.sampled_from(TARGETS))
+def test_targets_of_a_part_by_brute_force(times, kind, targets):
+    made = split_or_none(times, DataConfig(split=kind, valid_fraction=0.3, test_fraction=0.3, targets=targets))
+    if made is None:
+        return
+    log, split = made
+    for phase in ("valid", "test"):
+        first, end = split.bounds(phase)
+        expected = []
+        for user in range(log.n_users):
+            part = list(range(first[user], end[user]))
+            part = {"last": part[-1:], "first": part[:1], "all": part}[targets]
+            expected += [(user, event) for event in part if event > log.offsets[user]]
+        assert list(zip(*(part.tolist() for part in split.targets(phase)), strict=True)) == expected
+
+
+def test_which_events_are_targets_changes_the_fingerprint_and_the_note():
+    log = make_log([[1, 2, 3, 7, 8, 9], [4, 5, 6, 7, 8, 9], [8]])
+    splits = {t: make_split(log, DataConfig(split="temporal", test_fraction=0.4, targets=t)) for t in TARGETS}
+    assert len({split.fingerprint for split in splits.values()}) == 3
+    assert "all with one before them are ranked: 6 of 7" in splits["all"].notes[0]
+    assert "the first alone is ranked: 2 of 7" in splits["first"].notes[0]
+    assert "targets" not in DataConfig().model_dump()
+
+
+@given(lengths=st.lists(st.integers(3, 9), min_size=1, max_size=20), size=st.integers(1, 40))
+def test_pieces_are_the_events_in_whole_users(lengths, size):
+    offsets = np.cumsum([0, *lengths])
+    train, valid, test = offsets[1:] - 2, offsets[1:] - 1, offsets[1:]
+    split = Split("x", offsets, train, valid, test, "")
+    for phase in ("train", "valid"):
+        found = list(split.pieces(phase, size))
+        joined = [np.concatenate([piece[part] for piece in found]).tolist() for part in (0, 1)]
+        assert joined == [part.tolist() for part in split.events(phase)]
+        users = [set(piece[0].tolist()) for piece in found]
+        assert sum(map(len, users)) == len(set().union(*users))
+        assert all(len(piece[0]) < size + max(lengths) for piece in found)

@@ -162,6 +162,14 @@ def test_terms_of_one_item_only_are_warned_of(texts, tmp_path):
     vectors(texts, np.arange(1, 61), SMALL, warn=pytest.fail)
 
 
+def test_a_minority_of_titles_without_spaces_is_warned_of(texts):
+    mixed = [*texts[:41], *(f"{title} 保温杯" for title in texts[41:])]
+    said: list[str] = []
+    vectors(mixed, np.arange(1, 61), SMALL, warn=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("TF-IDF: 33% of the items' texts are in a script without spaces")
+
+
 def test_word_llama_is_the_mean_of_token_vectors():
     """Against the package's own table and tokenizer, with the network cut off."""
     package = Path(pytest.importorskip("wordllama", reason="the extra harness[wordllama] is not installed").__file__)

@@ -48,6 +48,12 @@ def test_codes_follow_the_order_of_the_items(tmp_path):
     assert found.tolist() == [[0, 7], [5, 0], [5, 255]]
 
 
+def test_an_item_that_stands_twice_is_refused(tmp_path):
+    path = written(tmp_path, '{"0": ["<a_1>"], "1": ["<a_2>"], "0": ["<a_3>"]}')
+    with pytest.raises(InputError, match="the key '0' stands there twice"):
+        read_index(ITEMS[:3], FileCodes(path=path, offset=1))
+
+
 @pytest.mark.parametrize(
     ("items", "options", "part"),
     [

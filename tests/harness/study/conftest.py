@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+import harness
 from harness.cli import app, guarded
 
 
@@ -114,3 +115,17 @@ def postgres(_postgres) -> Postgres:
     if not _postgres.is_up:  # an earlier test has failed while it was stopped
         _postgres.start()
     return _postgres
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, working_here):
+    """Runs the text of a study, its cells in this process: (text, name, changes, ...) -> the run."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(text, name, changes=None, **options):
+        Path("study.yaml").write_text(text, encoding="utf-8")
+        options = {"out": "out", "device": "cpu", "report": False} | options
+        with working_here():
+            return harness.run("study.yaml", name=name, set=changes or {}, **options)
+
+    return run

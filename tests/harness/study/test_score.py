@@ -136,6 +136,20 @@ def test_tables_that_choose_their_rows_show_outside_variants_too(exported, call,
     assert [column.title for column in table.columns] == ["MRR"]
 
 
+def test_items_that_the_data_do_not_hold_count_as_misses(exported, call, tmp_path):
+    good = pd.read_csv(exported[0])
+    strange = good.groupby("user", as_index=False)["score"].max().assign(item="gone")  # each user's first, in a tie
+    pd.concat([good, strange]).to_csv(tmp_path / "more.csv", index=False)
+    words = ("score", "--predictions", tmp_path / "more.csv", "--dataset", DATASET, "--json")
+    refused = call(*words)
+    assert refused.code == 2
+    assert "or --unknown-items misses counts" in refused.err
+    scored = json.loads(call(*words, "--unknown-items", "misses").out)
+    assert scored["notes"][0] == "60 predictions of 1 item that the data do not hold, 'gone' for one, count as misses"
+    ranks, ours = (_test_rows(cell)["rank_all"] for cell in (tmp_path / scored["cell"], exported[1]))
+    assert (ranks == ours + 1).all()
+
+
 class TestBadInput:
     def test_the_file(self, refuses, tmp_path, exported):
         def line(text=None, name="p.csv", frame=None):

@@ -89,6 +89,27 @@ def test_rows_equal_a_loop_over_users(data, phase, kind, width):
     assert any(row[3] is None for row in expected)  # repeated targets occur in this data, or lists end
 
 
+@pytest.mark.parametrize("targets", ["last", "first", "all"])
+@pytest.mark.parametrize(("kind", "width"), [(Scripted, None), (Listed, 5)])
+def test_rows_of_a_temporal_split_equal_a_loop_over_targets(targets, kind, width):
+    config = DataConfig(split="temporal", test_fraction=0.3, targets=targets)
+    log = load("synthetic-sessions:users=30,items=25,length=20", config)
+    data = Retrieval(log, make_split(log, config), max_length=6, metrics=["ndcg@10"])
+    model = kind(Settings(), data.schema())
+    for phase in ("valid", "test"):
+        predicted = data.predict(model, phase, lists=True)
+        expected = list(brute_force(data, kind, phase, width))
+        assert list(zip(*(predicted.rows[c].to_pylist() for c in COLUMNS), strict=True)) == expected
+        assert predicted.lists["user"].to_pylist() == [row[0] for row in expected]
+        windows = data.histories(
+            phase
+        )  # what a model reads ends before the target, and holds the part's earlier events
+        assert (log.item[windows.end] == [list(log.items).index(row[1]) for row in expected]).all()
+        assert (windows.end - windows.start == np.minimum(6, [row[-1] for row in expected])).all()
+        repeated = len(expected) > len({row[0] for row in expected})
+        assert repeated == (targets == "all")
+
+
 @pytest.mark.parametrize("k", [1, 4, 10, 50])
 @pytest.mark.parametrize(("kind", "width"), [(Scripted, None), (Listed, 5)])
 def test_lists_equal_a_loop_over_users(data, kind, width, k, monkeypatch):
