@@ -32,6 +32,7 @@ study: soak
 datasets: ["synthetic-sessions:users=60,items=30"]
 seeds: {seeds}
 control: ce
+references: [popularity]
 common: {{dim: 8, layers: 1, heads: 1, inner: 8}}
 variants:
   ce: {{model: sasrec}}

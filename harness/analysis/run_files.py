@@ -241,8 +241,7 @@ class RunFiles:
         path = self.file(cell, "attention.parquet")
         if not path.exists():
             return None
-        wanted = ["layer", "head", "statistic", "bin", "value"]
-        return self._keep(("attention", cell), lambda: read_parquet(path, wanted, remedy(cell)).to_pandas())
+        return self._keep(("attention", cell), lambda: _attention(path, remedy(cell)))
 
     def noise(self, cell: str) -> dict[tuple[str, str, float], float]:
         """``noise.parquet`` of a cell: (statistic, history, share) -> mean over layers and heads. Empty where the
@@ -376,6 +375,14 @@ def _history(path: Path, remedy: str) -> pd.DataFrame:
                 f"{path} is damaged (column '{shortened(str(column), 60)}' holds more than numbers); {remedy}"
             )
     return found
+
+
+def _attention(path: Path, remedy: str) -> pd.DataFrame:
+    found = read_parquet(path, None, remedy)
+    missing = {"layer", "head", "statistic", "bin", "value"} - set(found.column_names)
+    if missing:
+        raise InputError(f"{path} is damaged (no column '{min(missing)}'); {remedy}")
+    return found.to_pandas()
 
 
 def _examples(path: Path, remedy: str) -> list[dict[str, Any]]:

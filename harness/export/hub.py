@@ -23,7 +23,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from harness.api import Run
@@ -34,6 +33,7 @@ from harness.export.card import model_card, plain_name
 from harness.export.tables import outside_of
 from harness.files import read_json, write_json, write_text, writing
 from harness.interface import Schema
+from harness.reading.parquet import read_parquet
 from harness.registry import load_model as load_class
 from harness.resolve import usable_device
 from harness.settings import Settings, parse
@@ -197,10 +197,7 @@ def _items(model: TrainedModel, schema: Schema) -> pa.Table:
 
 
 def _read_items(path: Path, shape: Shape) -> pd.DataFrame:
-    try:
-        items = pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} can't be read ({str(error).splitlines()[0][:160]}); restore it from a copy") from None
+    items = read_parquet(path, None, "restore it from a copy").to_pandas()
     wanted = {"item", "title", "count", *(("codes",) if shape.code_sizes else ())}
     if wanted - set(items) or len(items) != shape.n_items or not items["item"].is_unique:
         raise InputError(

@@ -69,7 +69,7 @@ class Design(_Shape):
     datasets: dict[Text, Values | None] | list[Text] | None = None
     tables: dict[Text, dict[Text, list[Text]] | None] | None = None
     tuned: dict[Text, dict[Text, Values | None] | None] | None = None
-    test: Literal["t", "exact", "wilcoxon"] | None = None
+    test: Literal["t", "exact", "wilcoxon", "pooled"] | None = None
     correction: Literal["holm", "benjamini-hochberg"] | None = None
     looks: Annotated[int, Field(strict=True, ge=1)] | None = None
     equivalence_margin: Number | Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)? ?%$")] | None = None

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harness.data.cooccurrence import ppmi
 from harness.data.log import EventLog
 from harness.data.splits import Split
 from harness.items.encoders import main_axes
+from harness.reading.parquet import read_schema
 from harness.tasks.lists import catalogue_name, write_table
 
 __all__ = ["catalogue", "keep_catalogue"]
@@ -23,7 +23,7 @@ DIM = 32
 def keep_catalogue(folder: Path, log: EventLog, split: Split, *, vectors: bool) -> None:
     """Writes the catalogue of a split into ``folder`` unless it is there with all that is asked for."""
     path = folder / catalogue_name(log.fingerprint, split.fingerprint)
-    if path.exists() and (not vectors or "vector" in pq.read_schema(path).names):
+    if path.exists() and (not vectors or "vector" in read_schema(path, "delete it").names):
         return
     write_table(path, catalogue(log, split, vectors=vectors))
 

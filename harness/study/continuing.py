@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.files import read_json, whole_file
+from harness.reading import shapes
 from harness.study.cells import MEASURED, Cell
-from harness.study.folder import RunFolder
+from harness.study.folder import CELL_REMEDY, RunFolder
 from harness.training import CHECKPOINT, LAST_STATE, NEEDS_TOTAL, checkpoint_state
 from harness.training_config import Budget
 
@@ -34,7 +35,7 @@ def continue_cells(cells: Sequence[Cell], folder: RunFolder, made_with: str) -> 
         InputError: the folder holds such a cell, but going on from it is impossible, or would not end as one
             uninterrupted training does. Nothing was prepared then.
     """
-    cards = [read_json(path) for path in sorted(folder.path.glob("cells/*/cell.json"))]
+    cards = [read_json(path, shapes.Card, CELL_REMEDY) for path in sorted(folder.path.glob("cells/*/cell.json"))]
     states: dict[str, Path] = {}
     anew = 0
     for cell in cells:

@@ -204,7 +204,7 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
 def confirmed_of(folder: Path) -> list[dict[str, Any]]:
     """The runs of :func:`confirm_search`."""
     path = folder / "confirmed.json"
-    return read_json(path) if path.exists() else []
+    return read_json(path, list[dict[str, Any]]) if path.exists() else []
 
 
 def _seconds(trials: list[dict[str, Any]]) -> float:

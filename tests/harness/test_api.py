@@ -115,7 +115,7 @@ class TestLoadRun:
         with pytest.raises(InputError, match="no finished cell yet"):
             run.metrics()
 
-    @pytest.mark.parametrize(("text", "message"), [("{", "can't be read"), ("study: x", "not the resolved study")])
+    @pytest.mark.parametrize(("text", "message"), [("{", "not valid YAML"), ("study: x", "not the resolved study")])
     def test_a_damaged_design(self, copied, text, message):
         (copied / "study.yaml").write_text(text)
         with pytest.raises(InputError, match=message):
