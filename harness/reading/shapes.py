@@ -156,6 +156,7 @@ class Card(_Shape):
     dataset: Text
     model: Text
     seed: Count
+    draw: Count = 0
     study: Text | None = None
     variant: Text | None = None
     fingerprints: _Fingerprints
