@@ -150,7 +150,8 @@ def _together(users: list[str], parts: list[tuple[np.ndarray, Best]]) -> pa.Tabl
     """The lists of all users in their order, from (rows, lists) of each batch."""
     width = max((items.shape[1] for _, (items, _, _) in parts), default=0)
     found = [np.zeros((len(users), width), kind) for kind in (np.int32, bool, np.float32)]
-    for rows, best in parts:
+    while parts:  # what is copied may go
+        rows, best = parts.pop()
         for whole, part in zip(found, best, strict=True):
             whole[rows, : part.shape[1]] = part
     return pack(users, *found)
@@ -202,7 +203,7 @@ def best_by_list(ranking: Ranking, owner: Tensor, seen: Tensor, n_items: int, k:
     kept = there & ((there.cumsum(1) <= k) | (~known & ((there & ~known).cumsum(1) <= k)))
     width = int(kept.sum(1).max()) if len(kept) else 0
     best, marks, scores = _close_up(items.masked_fill(~kept, 0), known & kept, ranking.scores)
-    return best[:, :width], marks[:, :width], scores[:, :width]
+    return best[:, :width].copy(), marks[:, :width].copy(), scores[:, :width].copy()  # views would keep the whole
 
 
 def _close_up(items: Tensor, mark: Tensor, values: Tensor) -> Best:
