@@ -211,7 +211,7 @@ def test_a_table_and_a_figure_of_an_installed_package_stand_in_the_report(site, 
     assert (table["Seeds"] == 2).all()
     assert (table["Lowest"].to_numpy() <= main.filter(regex="ndcg@10$").to_numpy().ravel() + 1e-9).all()
     assert all((run / "figures" / name).is_file() for name in ("dots.png", "dots.pdf", "column/dots.pdf"))
-    # What is damaged|can't be loaded, or is of another kind, is one line each; the report is there all the same.
+    # What can't be loaded, or is of another kind, is one line each; the report is there all the same.
     assert done.returncode == 1
     told = [line for line in done.stderr.splitlines() if line.startswith("not in the report: ")]
     assert ["table not-there" in told[0], "figure no-figure" in told[1], len(told)] == [True, True, 2]

@@ -280,6 +280,6 @@ def test_a_model_that_is_not_there(tmp_path):
     pytest.importorskip("sentence_transformers", reason="the extra harness[text] is not installed")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(InputError, match="is damaged|can't be loaded") as raised:
+    with pytest.raises(InputError, match="can't be loaded") as raised:
         vectors(["", "a"], np.arange(1, 2), SentenceEncoder(model=str(empty)))
     assert "\n" not in str(raised.value)
