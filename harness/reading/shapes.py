@@ -30,6 +30,7 @@ class _Entry(_Shape):
     dataset: Text
     variant: Text
     seed: Count
+    draw: Count = 0
 
 
 class _VariantEntry(_Shape):
@@ -94,7 +95,7 @@ class Design(_Shape):
         unknown = [] if known is None else [name for name in named if name not in known]
         if unknown:
             raise ValueError(f"'{unknown[0]}' is not among its variants")
-        cells = [(cell.dataset, cell.variant, cell.seed) for cell in self.cells]
+        cells = [(cell.dataset, cell.variant, cell.seed, cell.draw) for cell in self.cells]
         if len(set(cells)) < len(cells) or len({cell.id for cell in self.cells}) < len(cells):
             raise ValueError("a cell stands there twice")
         return self

@@ -122,7 +122,8 @@ def test_studies_that_have_nothing_in_common(run, copied, values, message):
 def test_no_variant_in_common(run, copied):
     design = yaml.safe_load((copied / "study.yaml").read_text())
     cells = [cell | {"variant": f"new-{cell['variant']}"} for cell in design["cells"]]
-    change(copied, cells=cells)
+    variants = {f"new-{name}": variant for name, variant in design["variants"].items()}
+    change(copied, cells=cells, variants=variants, control=f"new-{design['control']}")
     other = load_run(copied)
     with pytest.raises(InputError, match=r"no variant in common .*new-ce.*--pair ONE/OTHER"):
         between_runs(run, other)

@@ -103,5 +103,5 @@ def test_looks_are_noted_warned_of_and_corrected_for(tmp_path):
     assert "holds for 3 looks" in (folder / "tables" / "differences.md").read_text()
     assert [check.problem for check in verify(folder) if check.name.startswith("tables") and not check.ok] == []
     (folder / "looks.json").write_text("{}")
-    with pytest.raises(InputError, match=r"looks\.json is no list of numbers of seeds"):
+    with pytest.raises(InputError, match=r"looks\.json is damaged"):
         warnings_of(load_run(folder))
