@@ -151,7 +151,7 @@ def test_a_log_of_one_s_own_keeps_its_titles_and_hides_its_folder(tmp_path, work
         ("config.json", lambda text: text.replace('"n_items": 30', '"n_items": 31'), "expected 31 different items"),
         ("config.json", lambda text: text[:40], "is not valid JSON"),
         ("items.parquet", lambda text: "PAR", "is damaged"),
-        ("model.safetensors", lambda text: "x", "can't be loaded"),
+        ("model.safetensors", lambda text: "x", "is damaged"),
     ],
 )
 def test_what_is_damaged_is_refused_in_one_line(exported, tmp_path, file, change, message):
