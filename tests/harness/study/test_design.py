@@ -87,7 +87,7 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
             for seeds in ("1.5", "true", "[[1], [2]]", "{a: 1}", "[true]")
         ),
         *(({"settings": (f"datasets={names}",)}, "'datasets'") for names in ("5", "[[1]]", "[{a: 1}]", "true")),
-        ({"settings": ("budget={epochs: 1, epochs: 2}",)}, "the value is no valid YAML"),
+        ({"settings": ("budget={epochs: 1, epochs: 2}",)}, "'epochs': the key stands here a second time"),
         ({"settings": ("common=5", "dim=3")}, "'common' holds no keys"),
         ({"settings": ("variants.nope=null",)}, "no variant 'nope' to leave out; known: bce, ce"),
         ({"settings": ("variants.bc=null",)}, "no variant 'bc' to leave out; did you mean 'bce'?"),
