@@ -43,7 +43,7 @@ coverage: install
 
 # The site, into build/site. Its reference pages are made from the code at every build; a warning is an error.
 docs: install
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -d build/doctrees docs build/site
 
 types: install
 	$(BIN)/python -m mypy

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import json
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -31,23 +33,24 @@ __all__ = ["pages", "write"]
 
 PAGES = {
     "study": ("Study file", Study),
-    "data": ("Data", DataConfig),
-    "items": ("Item codes", ItemsConfig),
-    "training": ("Training", TrainingConfig),
+    "data": ("Settings under data", DataConfig),
+    "items": ("Settings under items", ItemsConfig),
+    "training": ("Settings under training", TrainingConfig),
     "efficiency": ("Study of speed", EfficiencyStudy),
 }
 """Page -> its title and the settings class at its top; the classes below that one follow it, unless another page
 has them."""
 LEADS = {
-    "study": "The keys of a study file. `study`, `datasets`, `seeds`, `variants`, `metrics` and `primary` must be there.\n"
+    "study": "The keys of a study file. `study`, `datasets`, `seeds`, `variants`, `metrics` and `primary` must be there. "
     "[Architecture](../architecture.md#a-study-file) shows a whole file and says which setting wins.",
     "data": "The keys below `data:` in a study file; `data.KEY` under `common`, `set` or `--set`.",
-    "items": "The keys below `items:` in a study file; `items.KEY` under `common`, `set` or `--set`. They say how item\n"
-    "codes (semantic IDs) are made, for the models that read codes.",
-    "training": "Written `training.KEY` under `common`, a data set, `set`, or after `--set`. Each model has defaults of\n"
-    "its own for some of them, which stand on [its page](models/index.md).",
+    "items": "The keys below `items:` in a study file; `items.KEY` under `common`, `set` or `--set`. They say how "
+    "[item codes](../item-codes.md) are made, for the models that read codes.",
+    "training": "Written `training.KEY` under `common`, a data set, `set`, or after `--set`. Each model has defaults "
+    "of its own for some of them, which stand on [its page](models/index.md).",
     "efficiency": "A study with `task: efficiency` trains nothing: it measures training steps on invented sequences.",
 }
+PLURALS = {"whole number": "whole numbers", "number": "numbers", "text": "texts"}
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "anything", NoneType: "null"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 LENGTHS = {"min_length": "at least {} of them", "max_length": "at most {} characters", "pattern": "matching `{}`"}
@@ -63,16 +66,13 @@ def pages() -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Writes the pages below ``folder``; one that has not changed is left alone, so that it is not built again."""
+    """Writes the pages into ``folder``, in place of all that is there."""
     made = pages()
+    shutil.rmtree(folder, ignore_errors=True)
     for name, text in made.items():
         path = folder / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    for path in folder.rglob("*.md"):
-        if str(path.relative_to(folder)) not in made:
-            path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def _settings_page(name: str) -> str:
@@ -129,11 +129,13 @@ def _spelled(field: FieldInfo) -> str:
     return ", ".join([_type(field.annotation), *bounds])
 
 
-def _type(kind: Any) -> str:
+def _type(kind: Any) -> str:  # noqa: PLR0911 (one return per kind of type)
     """A type as somebody who writes YAML calls it."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        bounds = [f"{BOUNDS[key]} {getattr(rule, key):g}" for rule in arguments[1:] for key in BOUNDS if hasattr(rule, key)]
+        bounds = [
+            f"{BOUNDS[key]} {getattr(rule, key):g}" for rule in arguments[1:] for key in BOUNDS if hasattr(rule, key)
+        ]
         return ", ".join([_type(arguments[0]), *bounds])
     if origin is Literal:
         return " or ".join(f"`{_yaml(value)}`" for value in arguments)
@@ -143,7 +145,8 @@ def _type(kind: Any) -> str:
         return f"mapping (name → {_type(arguments[1])})"
     if origin in {tuple, list}:
         if origin is list or arguments[-1] is Ellipsis:
-            return f"list of ({_type(arguments[0])})" if " or " in _type(arguments[0]) else f"list of {_type(arguments[0])}"
+            part = _type(arguments[0])
+            return f"list of {PLURALS.get(part, f'({part})')}"
         return "[" + ", ".join(_type(part) for part in arguments) + "]"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         page = next((name for name, (_, top) in PAGES.items() if top is kind), None)
@@ -192,17 +195,21 @@ def _docstrings(kind: type[BaseModel]) -> dict[str, str]:
         except (OSError, TypeError):  # made at run time, as the settings of RecBole's models are
             continue
         body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in itertools.pairwise(body):
             if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
                 continue
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
+            if (
+                isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
                 found[field.target.id] = text.value.value
     return found
 
 
 def _prose(text: str) -> str:
     """A docstring as Markdown: roles of reStructuredText become code."""
-    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.cleandoc(text)).strip()
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.cleandoc(text)).strip().replace(" -> ", " → ")
 
 
 def _listed(values: tuple[str, ...] | list[str]) -> str:
@@ -210,7 +217,10 @@ def _listed(values: tuple[str, ...] | list[str]) -> str:
 
 
 def _model_index() -> str:
-    lines = ["# Models", "`harness list models` prints this list; a model of your own ([guide](../../add-a-model.md)) joins it."]
+    lines = [
+        "# Models",
+        "`harness list models` prints this list; a model of your own ([guide](../../add-a-model.md)) joins it.",
+    ]
     table = ["| model | task | how close to the publication |", "|---|---|---|"]
     for name in model_names():
         if is_family(name):
@@ -265,7 +275,10 @@ def _family_page(name: str) -> str:
 
 def _registered() -> str:
     """What else is registered: everything that a study, or a command, can name."""
-    lines = ["# Metrics, splitters and other parts", "`harness list KIND` prints each list; `[extras]` have to be installed."]
+    lines = [
+        "# Metrics, splitters and other parts",
+        "`harness list KIND` prints each list; `[extras]` have to be installed.",
+    ]
     for kind, registry in REGISTRIES.items():
         if kind in {"models", "datasets"}:
             continue
@@ -288,7 +301,9 @@ def _notebook(path: Path) -> str:
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] != "code":
-            parts.append(re.sub(r"\]\((?!\w+:|#)", "](../", source))  # the page lies a folder deeper
+            # The page lies a folder deeper, and what is outside of the docs has no page.
+            inside = re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", source)
+            parts.append(re.sub(r"\]\((?!\w+:|#)", "](../", inside))
             continue
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:

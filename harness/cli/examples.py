@@ -50,7 +50,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'harness data show shop.csv --set "columns={user: customer, item: sku, time: bought_at}"',
     ),
     "data import": (
-        "harness data import ratings.csv --user userId --item movieId --time timestamp --items movies.csv --name movies",
+        "harness data import ratings.csv --user userId --item movieId --time timestamp --items movies.csv --name ml",
         "harness data import plain.tsv --user 1 --item 2 --time 4",
     ),
     "data get": (

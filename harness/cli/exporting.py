@@ -43,7 +43,7 @@ def top_k(
     ] = None,
     out: Out = Path("results"),
 ) -> None:
-    """Write the best items of each test user, with the data's own ids: dataset, variant, seed, user, rank, item, score."""
+    """Write each test user's best items in the data's own ids: dataset, variant, seed, user, rank, item, score."""
     from harness import api
     from harness.export.tables import write_top_k
 

@@ -39,7 +39,9 @@ def in_variant() -> Mapping[str, str]:
 
 def _parts() -> dict[str, list[str]]:
     """Place -> the keys that stand there, the nearest to the top of the file last."""
-    found = {f"items.{part}": _keys_of_kinds(ItemsConfig.model_fields[part].annotation) for part in ("encoder", "quantiser")}
+    found = {
+        f"items.{part}": _keys_of_kinds(ItemsConfig.model_fields[part].annotation) for part in ("encoder", "quantiser")
+    }
     return found | {
         "items": list(ItemsConfig.model_fields),
         "data": list(DataConfig.model_fields),

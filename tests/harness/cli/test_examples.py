@@ -32,6 +32,8 @@ def test_an_example_is_a_command_that_the_parser_takes(command, example):
 
 @pytest.mark.parametrize("command", sorted(HAVE_EXAMPLES))
 def test_the_help_ends_with_the_examples(command):
-    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
+    shown = (
+        CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
+    )
     told = " ".join(shown.split())
     assert all(example in told for example in EXAMPLES[command])
