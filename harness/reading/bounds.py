@@ -33,12 +33,13 @@ def first_odd(text: str) -> re.Match[str] | None:
     return _ODD.search(text)
 
 
-def check_size(path: Path, most: int) -> None:
-    """Raises InputError for a file of more than ``most`` bytes, a folder, or one that can't be looked at."""
+def check_size(path: Path, most: int, remedy: str = "") -> None:
+    """Raises InputError for a file of more than ``most`` bytes, a folder, or one that can't be looked at; where it is
+    missing, with ``remedy``."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        raise InputError(f"{path} does not exist" + (f"; {remedy}" if remedy else "")) from None
     except (OSError, ValueError) as error:  # the latter: a NUL in the path
         raise InputError(f"{str(path)[:200]!r} can't be opened ({getattr(error, 'strerror', None) or error})") from None
     if not path.is_file():
