@@ -55,8 +55,10 @@ def check_shape(found: Any, shape: Any, path: Path, remedy: str) -> None:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
-        what = f"'{shortened(place, 80)}': {problem['msg']}" if place else problem["msg"]
-        what = shortened(what.replace("Value error, ", ""))
+        said = problem["msg"].replace("Value error, ", "")
+        if problem["type"] in {"model_type", "dict_type"}:  # else it would name a class of ours
+            said = "Input should be a mapping"
+        what = shortened(f"'{shortened(place, 80)}': {said}" if place else said)
         raise InputError(f"{path} is damaged ({what}, found {shown(problem['input'])}); {remedy}") from None
 
 
