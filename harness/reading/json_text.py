@@ -28,7 +28,7 @@ def read_json(path: str | Path, shape: Any = None, remedy: str = RESTORE) -> Any
     """
     path = Path(path)
     try:
-        text = read_bytes(path, JSON_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, JSON_BYTES, remedy).decode("utf-8-sig")
         found = parse_json(text)
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({shortened(str(error), 120)}); {remedy}") from None
