@@ -25,12 +25,18 @@ class _Shape(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class _Entry(_Shape):
+class _Listed(_Shape):
+    """A cell of a run, or of a search, which has no seed there."""
+
     id: Id
     dataset: Text
     variant: Text
-    seed: Count
+    seed: Count | None = None
     draw: Count = 0
+
+
+class _Entry(_Listed):
+    seed: Count
 
 
 class _VariantEntry(_Shape):
@@ -107,7 +113,7 @@ class Beside(_Shape):
     run: Text | None = None
     queue: Text | None = None
     started_in: Text | None = None
-    cells: list[_Entry] = Field(default_factory=list)
+    cells: list[_Listed] = Field(default_factory=list)
     fidelity: Values | None = None
 
 
