@@ -53,4 +53,4 @@ lint: types
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build .coverage* .mypy_cache *.egg-info
+	rm -rf $(VENV) build docs/reference .coverage* .mypy_cache *.egg-info
