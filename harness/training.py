@@ -5,6 +5,8 @@ order of their own.
 
 Everything random in an epoch is drawn from generators seeded by (seed, epoch), so that a run that was
 interrupted and resumed sees what an uninterrupted one does, and variants of one seed see the same data order.
+Several processes that train a cell together (:mod:`harness.processes`) run this loop in step; the first one evaluates
+and writes.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from torch import Tensor, nn
 from harness.diagnostics import Diagnostics
 from harness.errors import CellFailed, InputError, Interrupted, in_one_line, shortened
 from harness.files import whole_file
-from harness.interface import Batch, Recommender
+from harness.interface import Recommender
 from harness.memory import PeakMemory, keep_freed_memory
 from harness.metrics import lower_is_better
+from harness.processes import Losses, Processes
 from harness.reading.tensors import read_metadata, read_tensors
 from harness.tasks.base import Predictions, TaskData
 from harness.training_config import Budget, TrainingConfig
@@ -111,23 +114,29 @@ def fit(
     memory = PeakMemory(data.device)
     if state.flops is None:
         state.flops = _flops_per_event(model, data, training)
+    processes = Processes.joined()
+    losses = processes.shared(model, losses)
     diagnostics = Diagnostics(model, data, training)
     validation: Predictions | None = None
 
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
-        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, on_step, should_stop)
+        row = _train_epoch(
+            model, losses, data, optimizer, training, budget, state, seed, processes, on_step, should_stop
+        )
         started = time.perf_counter()
         if epoch % budget.eval_every == 0 or epoch == budget.epochs:
-            predicted, value, tracked = _validate(model, data, primary)
+            predicted, value, tracked = _validate(model, data, primary, processes)
             row |= tracked
             if state.best_value is None or better(value, state.best_value):
                 state.best_value, state.best_epoch = value, epoch
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
                 validation = predicted
         row["evaluation_seconds"] = time.perf_counter() - started
-        row |= diagnostics.measure()
         state.epoch = epoch
+        if not processes.leads:
+            continue
+        row |= diagnostics.measure()
         state.history.append(row)
         state.peak_memory = max(state.peak_memory, memory.bytes())
         _save(folder, state, model, optimizer, best)
@@ -138,12 +147,17 @@ def fit(
     return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation, state.origin)
 
 
-def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float | None]]:
-    """Predictions on the validation part, their primary metric, and what the history keeps of them."""
+def _validate(
+    model: Recommender, data: TaskData, primary: str, processes: Processes
+) -> tuple[Predictions | None, float, dict[str, float | None]]:
+    """Predictions on the validation part, their primary metric, and what the history keeps of them. Those who do not
+    lead hear the metric alone."""
+    if not processes.leads:
+        return None, processes.agreed(math.nan, data.device), {}
     predicted = data.predict(model, "valid")
     summary = data.summarise(predicted.rows)
     tracked = {f"valid/{metric}": value for metric, value in data.tracked(summary).items()}
-    return predicted, data.value(summary, primary), tracked
+    return predicted, processes.agreed(data.value(summary, primary), data.device), tracked
 
 
 def _cost(model: Recommender, state: _State) -> dict[str, Any]:
@@ -170,13 +184,14 @@ def _tokens(model: Recommender, events: int, seconds: float) -> dict[str, float 
 
 def _train_epoch(
     model: Recommender,
-    losses: Callable[[Batch], dict[str, Tensor]],
+    losses: Losses,
     data: TaskData,
     optimizer: torch.optim.Optimizer,
     training: TrainingConfig,
     budget: Budget,
     state: _State,
     seed: int,
+    processes: Processes,
     on_step: Callable[[float], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -184,7 +199,7 @@ def _train_epoch(
     epoch = state.epoch + 1
     device = data.device
     started = time.perf_counter()
-    torch.manual_seed(_derive(seed, epoch))
+    torch.manual_seed(_derive(seed, epoch, *([processes.rank] if processes.rank else [])))
     n_batches, batches = data.training_epoch(
         rows=model.needs_with(model.config).rows,
         batch_size=training.batch_size,
@@ -193,11 +208,12 @@ def _train_epoch(
         share=training.prefixes,
         seed=seed,
         epoch=epoch,
+        part=(processes.rank, processes.size),
     )
     state.total_steps = state.total_steps or n_batches * budget.epochs
     data_seconds = time.perf_counter() - started
     totals: dict[str, Tensor] = {}
-    read = torch.zeros((), dtype=torch.int64, device=device)
+    read, supervised = torch.zeros((), dtype=torch.int64, device=device), 0
     rate = training.learning_rate
     model.train()
     for done, (batch, waited) in enumerate(_timed(batches)):
@@ -213,12 +229,13 @@ def _train_epoch(
             loss = torch.stack(list(terms.values())).sum()
         _update(model, optimizer, loss, training.clip_norm)
         state.step += 1
-        state.supervised += len(batch.positions())
+        supervised += len(batch.positions())
         read += batch.lengths.sum()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0) + term.detach()
-    means = _finite_means(totals, n_batches, epoch)  # waits for the device
-    state.read += int(read)
+    means = _finite_means(processes.mean(totals), n_batches, epoch)  # waits for the device
+    state.read += int(processes.total(read))
+    state.supervised += int(processes.total(torch.tensor(supervised, device=device)))
     return {
         "epoch": epoch,
         "loss": sum(means.values()),
@@ -246,9 +263,9 @@ def _out_of_patience(state: _State, budget: Budget) -> bool:
     )
 
 
-def _derive(seed: int, epoch: int) -> int:
-    """A seed for torch's generator that no other (seed, epoch) shares."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _derive(*numbers: int) -> int:
+    """A seed for torch's generator that no other (seed, epoch) shares, nor (seed, epoch, rank)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
