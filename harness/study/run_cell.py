@@ -29,6 +29,7 @@ from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
 from harness.study.folder import CELL_REMEDY, RunFolder
+from harness.study.ranks import ALONE, Ranks
 from harness.study.tracking import Tracking
 from harness.tasks.base import Predictions, TaskData
 from harness.tasks.lists import write_table
@@ -69,11 +70,12 @@ def run_cell(
     folder: RunFolder,
     *,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     on_step: Callable[[float], None] = lambda part: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
-    """Trains the cell, from its last checkpoint if there is one, and publishes its directory.
+    """Trains the cell, from its last checkpoint if there is one, and publishes its directory. ``ranks`` train with it.
 
     A cell that differs from a finished one only in what is measured takes the weights of that one. The caller
     holds the cell's lock. Returns the validation value of the epoch that was chosen.
@@ -92,19 +94,20 @@ def run_cell(
         if twin is not None:
             fitted = _fitted_before(twin, model)
         else:
-            fitted = fit(
-                model,
-                data,
-                training=cell.arm.training,
-                budget=study.budget,
-                primary=study.primary,
-                seed=cell.seed,
-                folder=folder.running(cell.id),
-                made_with=made_with(str(data.device), torch.get_num_threads()),
-                on_epoch=tracking.epoch,
-                on_step=on_step,
-                should_stop=should_stop,
-            )
+            with ranks.together(cell.id):
+                fitted = fit(
+                    model,
+                    data,
+                    training=cell.arm.training,
+                    budget=study.budget,
+                    primary=study.primary,
+                    seed=cell.seed,
+                    folder=folder.running(cell.id),
+                    made_with=made_with(str(data.device), torch.get_num_threads(), ranks.size),
+                    on_epoch=tracking.epoch,
+                    on_step=on_step,
+                    should_stop=should_stop,
+                )
         with writing(staged):
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
@@ -119,6 +122,8 @@ def run_cell(
         keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
     record = _record(study, cell, fitted, value, started, device) | _origin(folder, fitted, twin)
+    if ranks.size > 1 and twin is None:
+        record["processes"] = {"count": ranks.size, "compared_within_a_part": list(model.in_batch)}
     write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value
@@ -132,9 +137,9 @@ def _origin(folder: RunFolder, fitted: Fitted, twin: Path | None) -> dict[str, A
     return {"continued_from": fitted.origin} if fitted.origin else {}
 
 
-def made_with(device: str, threads: int) -> str:
+def made_with(device: str, threads: int, processes: int = 1) -> str:
     """Names the code, versions and hardware that the bits of a training depend on."""
-    return digest([versions(), git_state(), threads, device])
+    return digest([versions(), git_state(), threads, device, *([processes] if processes > 1 else [])])
 
 
 def write_evidence(
