@@ -90,6 +90,8 @@ def run_cell(
     model = build_model(cell, data, inputs)
     twin = folder.trained_alike(cell.identity, MEASURED)
     staged = folder.running(cell.id) / "staged"
+    if twin is not None or not any(p.requires_grad for p in model.parameters()):
+        ranks = ALONE
     with Tracking(study.tracked, cell, folder.path, on_epoch) as tracking:
         if twin is not None:
             fitted = _fitted_before(twin, model)
@@ -122,8 +124,9 @@ def run_cell(
         keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
     record = _record(study, cell, fitted, value, started, device) | _origin(folder, fitted, twin)
-    if ranks.size > 1 and twin is None:
-        record["processes"] = {"count": ranks.size, "compared_within_a_part": list(model.in_batch)}
+    if ranks.size > 1:
+        compared = [term for term in model.in_batch if any(f"loss/{term}" in row for row in fitted.history)]
+        record["processes"] = {"count": ranks.size, "compared_within_a_part": compared}
     write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value

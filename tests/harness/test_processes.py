@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -16,7 +17,6 @@ from harness.data.config import DataConfig
 from harness.data.datasets import load
 from harness.data.splits import make_split
 from harness.errors import InputError
-from harness.files import read_json
 from harness.processes import Processes
 from harness.registry import load_model
 from harness.settings import parse
@@ -187,7 +187,7 @@ def test_a_run_trains_its_cells_with_two_processes(harness, tmp_path, refused):
     done = harness(*words, "processes_per_cell=2")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "out" / "pair"
-    cards = {card["variant"]: card for card in map(read_json, run.glob("cells/*/cell.json"))}
+    cards = {card["variant"]: card for card in (json.loads(path.read_text()) for path in run.glob("cells/*/cell.json"))}
     assert cards["sasrec"]["processes"] == {"count": 2, "compared_within_a_part": []}
     assert len(list((run / "logs").glob("*-rank-1.log"))) == 1  # a model without parameters is not trained
     assert "processes_per_cell" in refused(*words, "processes_per_cell=0")
