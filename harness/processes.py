@@ -11,6 +11,7 @@ of a batch with each other (:attr:`Recommender.in_batch`) compares those of a pa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,9 +49,13 @@ class Processes:
         those of this process's part, times its share and the number of processes: their mean is that of the batch."""
         if self.size == 1:
             return losses
-        # Unused parameters are found in the first step; buffers are the same everywhere and need not be sent.
         step = _Step(model, losses, self.size)
-        return DistributedDataParallel(step, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+        with warnings.catch_warnings():  # PyTorch 2.13 has another name for broadcast_buffers, which older ones lack
+            warnings.simplefilter("ignore", FutureWarning)
+            # Unused parameters are found in the first step; buffers are the same everywhere and need not be sent.
+            return DistributedDataParallel(
+                step, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+            )
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over the processes."""

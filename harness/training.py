@@ -112,35 +112,30 @@ def fit(
     losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
     better = operator.lt if lower_is_better(primary) else operator.gt
     memory = PeakMemory(data.device)
-    if state.flops is None:
-        state.flops = _flops_per_event(model, data, training)
-    processes = Processes.joined()
-    losses = processes.shared(model, losses)
+    state.flops = state.flops or _flops_per_event(model, data, training)
+    team = Processes.joined()
+    losses = team.shared(model, losses)
     diagnostics = Diagnostics(model, data, training)
     validation: Predictions | None = None
 
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
-        row = _train_epoch(
-            model, losses, data, optimizer, training, budget, state, seed, processes, on_step, should_stop
-        )
+        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, team, on_step, should_stop)
         started = time.perf_counter()
         if epoch % budget.eval_every == 0 or epoch == budget.epochs:
-            predicted, value, tracked = _validate(model, data, primary, processes)
+            predicted, value, tracked = _validate(model, data, primary, team)
             row |= tracked
             if state.best_value is None or better(value, state.best_value):
-                state.best_value, state.best_epoch = value, epoch
+                validation, state.best_value, state.best_epoch = predicted, value, epoch
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-                validation = predicted
         row["evaluation_seconds"] = time.perf_counter() - started
         state.epoch = epoch
-        if not processes.leads:
-            continue
-        row |= diagnostics.measure()
-        state.history.append(row)
-        state.peak_memory = max(state.peak_memory, memory.bytes())
-        _save(folder, state, model, optimizer, best)
-        on_epoch(row)
+        if team.leads:
+            row |= diagnostics.measure()
+            state.history.append(row)
+            state.peak_memory = max(state.peak_memory, memory.bytes())
+            _save(folder, state, model, optimizer, best)
+            on_epoch(row)
 
     model.load_state_dict(best)
     stopped: Literal["budget", "patience"] = "budget" if state.epoch >= budget.epochs else "patience"
@@ -148,16 +143,16 @@ def fit(
 
 
 def _validate(
-    model: Recommender, data: TaskData, primary: str, processes: Processes
+    model: Recommender, data: TaskData, primary: str, team: Processes
 ) -> tuple[Predictions | None, float, dict[str, float | None]]:
     """Predictions on the validation part, their primary metric, and what the history keeps of them. Those who do not
     lead hear the metric alone."""
-    if not processes.leads:
-        return None, processes.agreed(math.nan, data.device), {}
+    if not team.leads:
+        return None, team.agreed(math.nan, data.device), {}
     predicted = data.predict(model, "valid")
     summary = data.summarise(predicted.rows)
     tracked = {f"valid/{metric}": value for metric, value in data.tracked(summary).items()}
-    return predicted, processes.agreed(data.value(summary, primary), data.device), tracked
+    return predicted, team.agreed(data.value(summary, primary), data.device), tracked
 
 
 def _cost(model: Recommender, state: _State) -> dict[str, Any]:
@@ -191,7 +186,7 @@ def _train_epoch(
     budget: Budget,
     state: _State,
     seed: int,
-    processes: Processes,
+    team: Processes,
     on_step: Callable[[float], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -199,7 +194,7 @@ def _train_epoch(
     epoch = state.epoch + 1
     device = data.device
     started = time.perf_counter()
-    torch.manual_seed(_derive(seed, epoch, *([processes.rank] if processes.rank else [])))
+    torch.manual_seed(_derive(seed, epoch, *([team.rank] if team.rank else [])))
     n_batches, batches = data.training_epoch(
         rows=model.needs_with(model.config).rows,
         batch_size=training.batch_size,
@@ -208,7 +203,7 @@ def _train_epoch(
         share=training.prefixes,
         seed=seed,
         epoch=epoch,
-        part=(processes.rank, processes.size),
+        part=(team.rank, team.size),
     )
     state.total_steps = state.total_steps or n_batches * budget.epochs
     data_seconds = time.perf_counter() - started
@@ -222,20 +217,18 @@ def _train_epoch(
         if should_stop():
             raise Interrupted
         rate = _learning_rate(training, state.step, state.total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
             terms = losses(batch)
             loss = torch.stack(list(terms.values())).sum()
-        _update(model, optimizer, loss, training.clip_norm)
+        _update(model, optimizer, loss, rate, training.clip_norm)
         state.step += 1
         supervised += len(batch.positions())
         read += batch.lengths.sum()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0) + term.detach()
-    means = _finite_means(processes.mean(totals), n_batches, epoch)  # waits for the device
-    state.read += int(processes.total(read))
-    state.supervised += int(processes.total(torch.tensor(supervised, device=device)))
+    means = _finite_means(team.mean(totals), n_batches, epoch)  # waits for the device
+    state.read += int(team.total(read))
+    state.supervised += int(team.total(torch.tensor(supervised, device=device)))
     return {
         "epoch": epoch,
         "loss": sum(means.values()),
@@ -246,7 +239,11 @@ def _train_epoch(
     }
 
 
-def _update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip_norm: float | None
+) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip_norm is not None:

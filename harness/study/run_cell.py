@@ -97,19 +97,8 @@ def run_cell(
             fitted = _fitted_before(twin, model)
         else:
             with ranks.together(cell.id):
-                fitted = fit(
-                    model,
-                    data,
-                    training=cell.arm.training,
-                    budget=study.budget,
-                    primary=study.primary,
-                    seed=cell.seed,
-                    folder=folder.running(cell.id),
-                    made_with=made_with(str(data.device), torch.get_num_threads(), ranks.size),
-                    on_epoch=tracking.epoch,
-                    on_step=on_step,
-                    should_stop=should_stop,
-                )
+                hooks = {"on_epoch": tracking.epoch, "on_step": on_step, "should_stop": should_stop}
+                fitted = train(study, cell, folder, model, data, str(data.device), ranks.size, **hooks)
         with writing(staged):
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
@@ -130,6 +119,31 @@ def run_cell(
     write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value
+
+
+def train(
+    study: Study,
+    cell: Cell,
+    folder: RunFolder,
+    model: Recommender,
+    data: TaskData,
+    device: str,
+    processes: int = 1,
+    **hooks: Callable[..., Any],
+) -> Fitted:
+    """The cell's training, in this process or in this one of several. ``device`` is that of the first, ``hooks`` those
+    of :func:`harness.training.fit`."""
+    return fit(
+        model,
+        data,
+        training=cell.arm.training,
+        budget=study.budget,
+        primary=study.primary,
+        seed=cell.seed,
+        folder=folder.running(cell.id),
+        made_with=made_with(device, torch.get_num_threads(), processes),
+        **hooks,
+    )
 
 
 def _origin(folder: RunFolder, fitted: Fitted, twin: Path | None) -> dict[str, Any]:

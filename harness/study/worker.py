@@ -21,10 +21,10 @@ from harness.study.design import Study
 from harness.study.folder import HOST, Design, RunFolder
 from harness.study.queue import Queue, Report
 from harness.study.ranks import ALONE, Ranks, Seat, device_of, die_with, join
-from harness.study.run_cell import build_model, made_with, run_cell, task_data, write_history
+from harness.study.run_cell import build_model, run_cell, task_data, train, write_history
 from harness.study.stopping import noted_signals
 from harness.study.trials import Searches, is_tuning
-from harness.training import CHECKPOINT, SECONDS, fit
+from harness.training import CHECKPOINT, SECONDS
 
 __all__ = ["follow", "go_where_it_was_started", "wait_for_run", "work"]
 
@@ -138,16 +138,7 @@ def follow(
     data = task_data(study, cell, inputs, device_of(device, rank))
     model = build_model(cell, data, inputs)
     join(seat, device)
-    fit(
-        model,
-        data,
-        training=cell.arm.training,
-        budget=study.budget,
-        primary=study.primary,
-        seed=cell.seed,
-        folder=folder.running(cell.id),
-        made_with=made_with(str(torch.device(device)), threads, size),
-    )
+    train(study, cell, folder, model, data, str(torch.device(device)), size)
 
 
 def wait_for_run(folder: RunFolder, seconds: float) -> None:
