@@ -117,7 +117,6 @@ def fit(
     losses = team.shared(model, losses)
     diagnostics = Diagnostics(model, data, training)
     validation: Predictions | None = None
-
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
         row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, team, on_step, should_stop)
