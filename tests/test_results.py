@@ -27,9 +27,9 @@ def value(run: str, table: str, row: str, column: str) -> float:
     return float(found.loc[row, column])
 
 
-def words() -> str:
-    """The README's text on one line."""
-    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def words(page: str = "README.md") -> str:
+    """A page's text on one line."""
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
 
 
 def test_there_are_reference_results():
@@ -143,9 +143,13 @@ def test_the_readmes_shares_of_the_published_numbers():
 
 
 def reading_commands() -> list[str]:
-    """The commands of the README's tour that only read, those before it names a folder for runs of one's own."""
-    tour = (ROOT / "README.md").read_text(encoding="utf-8").split("## A tour")[1].split("export HARNESS_OUT")[0]
-    return [line.split("#")[0].strip() for line in tour.splitlines() if line.startswith("harness ")]
+    """The README's commands that only read, and those of the page of commands."""
+    tours = [
+        (ROOT / page).read_text(encoding="utf-8").split(heading)[1].split("\n```\n")[1]
+        for page, heading in (("README.md", "## Look around"), ("docs/commands.md", "## Look\n"))
+    ]
+    lines = [line for tour in tours for line in tour.splitlines() if line.startswith("harness ")]
+    return list(dict.fromkeys(" ".join(line.split("#")[0].split()) for line in lines))
 
 
 def test_the_readme_has_commands_that_only_read():
@@ -170,7 +174,7 @@ def test_a_run_is_found_by_its_folders_name(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arm", "said"), [("attn-lfa", "AttnLFA takes {} to {} times"), ("attn-mvp", "AttnMVP {} to {} times")]
 )
-def test_the_readmes_step_times(arm, said):
+def test_the_step_times_on_the_page_of_speed(arm, said):
     found = pd.read_csv(ROOT / "results" / "efficiency" / "tables" / "training-time.csv").set_index("key").loc[arm]
     ratios = found.drop("label").astype(float)
-    assert said.format(f"{ratios.min():.2f}", f"{ratios.max():.2f}") in words()
+    assert said.format(f"{ratios.min():.2f}", f"{ratios.max():.2f}") in words("docs/speed.md")
