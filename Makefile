@@ -7,7 +7,7 @@ JOBS   ?= 2
 # Neighbouring tests share what they wait for, so each process takes a stretch of them.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: install ablations smoke test test-slow test-all coverage types lint clean
+.PHONY: install ablations smoke test test-slow test-all coverage docs types lint clean
 
 install: $(VENV)/.installed
 
@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet --upgrade pip
 # What an earlier version left here would name its models to commands that run in this folder.
 	rm -rf harness.egg-info
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,dashboard,postgres,slurm]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[test,docs,dashboard,postgres,slurm]"
 # RecBole without its dependencies, among which is an old Ray that the harness has no use for (see README).
 	$(PIP) install --quiet --constraint constraints.txt --no-deps recbole
 	touch $@
@@ -40,6 +40,10 @@ test-all: test test-slow
 # The tests with what they reach, subprocesses included: a table here, the lines in build/coverage/index.html.
 coverage: install
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_OPTIONS)
+
+# The site, into build/site. Its reference pages are made from the code at every build; a warning is an error.
+docs: install
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -d build/doctrees docs build/site
 
 types: install
 	$(BIN)/python -m mypy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,8 +22,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
-    """``kind(**values)``, or an :class:`InputError` in one line that says which key of ``where`` is off."""
+def parse(kind: type[S], values: dict[str, Any], where: str, elsewhere: Mapping[str, str] | None = None) -> S:
+    """``kind(**values)``, or an :class:`InputError` in one line that says which key of ``where`` is off.
+
+    ``elsewhere``: a key that somebody may write here though it belongs elsewhere -> how to write it, and where.
+    """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected keys and values, found {shown(values)}")
     try:
@@ -30,7 +34,7 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
     except ValidationError as error:
         # A key that is unknown comes first: one that is missing may be the same, misspelt.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")[:MOST_PROBLEMS]
-        raise InputError("; ".join(_explain(kind, problem, where) for problem in problems)) from None
+        raise InputError("; ".join(_explain(kind, problem, where, elsewhere or {}) for problem in problems)) from None
 
 
 def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "--set") -> S:
@@ -54,11 +58,12 @@ def from_pairs(kind: type[S], pairs: Iterable[str], where: str, option: str = "-
     return parse(kind, values, where)
 
 
-def _explain(kind: type[BaseModel], problem: ErrorDetails, where: str) -> str:
+def _explain(kind: type[BaseModel], problem: ErrorDetails, where: str, elsewhere: Mapping[str, str]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{shortened(key, 80)}'; {nearest(location[-1], _keys(kind, location[:-1]))}"
+        known = _keys(kind, location[:-1])
+        return f"{where}: unknown key '{shortened(key, 80)}'; {_suggestion(location[-1], known, elsewhere)}"
     if problem["type"] == "missing":
         return f"{where}: the key '{key}' is missing"
     message = shortened(problem["msg"].removeprefix("Value error, "), 300)
@@ -67,6 +72,17 @@ def _explain(kind: type[BaseModel], problem: ErrorDetails, where: str) -> str:
         if key
         else f"{where}: {message}"
     )
+
+
+def _suggestion(word: str, known: list[str], elsewhere: Mapping[str, str]) -> str:
+    """The tail of an error about an unknown key: the place of that key, or of the one most like it."""
+    others = [key for key in elsewhere if key not in known]
+    # From elsewhere only what is hardly another word, or is abbreviated by its initials (lr, wd).
+    same = [key for key in others if key == word or ("_" in key and "".join(p[:1] for p in key.split("_")) == word)]
+    far = same or difflib.get_close_matches(word[:200], others, n=1, cutoff=0.75)
+    if same or (far and difflib.get_close_matches(word[:200], [*known, *far], n=1)[0] == far[0]):
+        return f"did you mean {elsewhere[far[0]]}?"
+    return nearest(word, known)
 
 
 def _keys(kind: Any, path: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,16 +27,21 @@ def value(run: str, table: str, row: str, column: str) -> float:
     return float(found.loc[row, column])
 
 
-def words() -> str:
-    """The README's text on one line."""
-    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def words(page: str = "README.md") -> str:
+    """A page's text on one line."""
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
 
 
 def test_there_are_reference_results():
     assert {"ablations", "actions", "noise", "benchmark"} <= {run.name for run in RUNS}
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def _patient(run: Path) -> Any:
+    """Runs of actions have a row for each event and action."""
+    return pytest.param(run, id=run.name, marks=[pytest.mark.slow] if "actions" in run.name else [])
+
+
+@pytest.mark.parametrize("run", [*map(_patient, RUNS)])
 def test_reference_results_are_what_their_rows_say(run):
     assert [f"{check.name}: {check.problem}" for check in verify(run) if not check.ok] == []
 
@@ -137,9 +143,13 @@ def test_the_readmes_shares_of_the_published_numbers():
 
 
 def reading_commands() -> list[str]:
-    """The commands of the README's tour that only read, those before it names a folder for runs of one's own."""
-    tour = (ROOT / "README.md").read_text(encoding="utf-8").split("## A tour")[1].split("export HARNESS_OUT")[0]
-    return [line.split("#")[0].strip() for line in tour.splitlines() if line.startswith("harness ")]
+    """The README's commands that only read, and those of the page of commands."""
+    tours = [
+        (ROOT / page).read_text(encoding="utf-8").split(heading)[1].split("\n```\n")[1]
+        for page, heading in (("README.md", "## Look around"), ("docs/commands.md", "## Look\n"))
+    ]
+    lines = [line for tour in tours for line in tour.splitlines() if line.startswith("harness ")]
+    return list(dict.fromkeys(" ".join(line.split("#")[0].split()) for line in lines))
 
 
 def test_the_readme_has_commands_that_only_read():
@@ -164,7 +174,7 @@ def test_a_run_is_found_by_its_folders_name(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arm", "said"), [("attn-lfa", "AttnLFA takes {} to {} times"), ("attn-mvp", "AttnMVP {} to {} times")]
 )
-def test_the_readmes_step_times(arm, said):
+def test_the_step_times_on_the_page_of_speed(arm, said):
     found = pd.read_csv(ROOT / "results" / "efficiency" / "tables" / "training-time.csv").set_index("key").loc[arm]
     ratios = found.drop("label").astype(float)
-    assert said.format(f"{ratios.min():.2f}", f"{ratios.max():.2f}") in words()
+    assert said.format(f"{ratios.min():.2f}", f"{ratios.max():.2f}") in words("docs/speed.md")

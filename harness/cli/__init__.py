@@ -13,6 +13,7 @@ import typer
 from harness import __version__
 from harness.cli import data, exporting, items, listing, reading, running, scoring, using
 from harness.cli.common import BAD_INPUT, DONE, FAILED, INTERRUPTED
+from harness.cli.examples import epilog
 from harness.cli.unexpected import say_unexpected
 from harness.errors import LONGEST, InputError, Interrupted, in_one_line, shortened, shown
 from harness.passwords import hide_storage_password
@@ -46,7 +47,7 @@ for command in (
     scoring.score,
     running.worker,
 ):
-    app.command()(command)
+    app.command(epilog=epilog(command.__name__))(command)
 
 
 def _show_version(asked: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.common import say
+from harness.cli.examples import epilog
 from harness.cli.options import AsJson, DataRoot
 from harness.cli.printing import download_bars, print_json, print_rows, print_tree
 from harness.errors import InputError
@@ -16,7 +17,7 @@ from harness.errors import InputError
 data_app = typer.Typer(no_args_is_help=True, help="Look at and prepare data sets.")
 
 
-@data_app.command("show")
+@data_app.command("show", epilog=epilog("data show"))
 def data_show(
     name: Annotated[str, typer.Argument(help="A data set's name, or a path of your own log (file or folder).")],
     set_: Annotated[
@@ -43,7 +44,7 @@ def data_show(
         print_tree(described)
 
 
-@data_app.command("import")
+@data_app.command("import", epilog=epilog("data import"))
 def data_import(
     source: Annotated[
         Path,
@@ -65,10 +66,7 @@ def data_import(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Bring a log of your own into the data root: from then on it is a data set by its name.
-
-    Example: harness data import ratings.csv --user userId --item movieId --time timestamp --items movies.csv --name ml
-    """
+    """Bring a log of your own into the data root: from then on it is a data set by its name."""
     from harness.data.config import Columns
     from harness.data.datasets import data_root as resolve
     from harness.data.importing import import_log
@@ -96,7 +94,7 @@ def data_import(
 
 
 @data_app.command("prepare", hidden=True)
-@data_app.command("get")
+@data_app.command("get", epilog=epilog("data get"))
 def data_get(
     name: Annotated[str, typer.Argument(help="A data set's name, as `harness list datasets` has it.")],
     source: Annotated[
@@ -106,10 +104,7 @@ def data_get(
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a data set into the data root: download it, or take files on disk; check sizes, hashes and counts.
-
-    Examples: harness data get ml-20m; harness data get yelp --from ~/Downloads/yelp
-    """
+    """Bring a data set into the data root: download it, or take files on disk; check sizes, hashes and counts."""
     from harness.data.datasets import data_root as resolve
     from harness.data.prepare import prepare
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.examples import epilog
 from harness.cli.options import DataRoot, Out
 from harness.cli.using import RunPath
 
@@ -29,7 +30,7 @@ class Part(StrEnum):
     VALID = "valid"
 
 
-@export_app.command("top-k")
+@export_app.command("top-k", epilog=epilog("export top-k"))
 def top_k(
     run: RunPath,
     to: File,
@@ -42,10 +43,7 @@ def top_k(
     ] = None,
     out: Out = Path("results"),
 ) -> None:
-    """Write the best items of each test user, with the data's own ids: dataset, variant, seed, user, rank, item, score.
-
-    harness export top-k ablations --variant fair --seed 0 -k 20 --to fair.csv
-    """
+    """Write each test user's best items in the data's own ids: dataset, variant, seed, user, rank, item, score."""
     from harness import api
     from harness.export.tables import write_top_k
 
@@ -61,7 +59,7 @@ def top_k(
     print(f"{to}: {rows} rows")
 
 
-@export_app.command("predictions")
+@export_app.command("predictions", epilog=epilog("export predictions"))
 def predictions(
     run: RunPath,
     to: File,
@@ -71,10 +69,7 @@ def predictions(
     part: Annotated[Part, typer.Option("--part", help="Of the data.")] = Part.TEST,
     out: Out = Path("results"),
 ) -> None:
-    """Write the evidence: of each user the target and its ranks, or of each event and action label and probability.
-
-    harness export predictions ablations --variant fair --to fair.parquet
-    """
+    """Write the evidence: of each user the target and its ranks, or of each event and action label and probability."""
     from harness import api
     from harness.export.tables import write_predictions
 
@@ -83,7 +78,7 @@ def predictions(
     print(f"{to}: {rows} rows")
 
 
-@export_app.command("hub")
+@export_app.command("hub", epilog=epilog("export hub"))
 def hub(
     run: RunPath,
     to: Annotated[Path, typer.Option("--to", help="The folder, which is not there yet.")],
@@ -98,10 +93,7 @@ def hub(
 ) -> None:
     """Write a trained model as a folder for the Hugging Face Hub: model card, weights, settings, item ids and codes.
 
-    `harness recommend FOLDER` and harness.load_model(FOLDER) load it. Nothing is uploaded; the card says how.
-
-    harness export hub ablations --variant fair --seed 0 --to fair-ml-100k
-    """
+    `harness recommend FOLDER` and harness.load_model(FOLDER) load it. Nothing is uploaded; the card says how."""
     from harness import api
     from harness.export.hub import write_hub
 

@@ -33,23 +33,25 @@ def first_odd(text: str) -> re.Match[str] | None:
     return _ODD.search(text)
 
 
-def check_size(path: Path, most: int) -> None:
-    """Raises InputError for a file of more than ``most`` bytes, a folder, or one that can't be looked at."""
+def check_size(path: Path, most: int, remedy: str = "") -> None:
+    """Raises InputError for a file of more than ``most`` bytes, a folder, or one that can't be looked at; where it is
+    missing or no file, with ``remedy``."""
+    ending = f"; {remedy}" if remedy else ""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        raise InputError(f"{path} does not exist{ending}") from None
     except (OSError, ValueError) as error:  # the latter: a NUL in the path
         raise InputError(f"{str(path)[:200]!r} can't be opened ({getattr(error, 'strerror', None) or error})") from None
     if not path.is_file():
-        raise InputError(f"{path} is not a file")
+        raise InputError(f"{path} is not a file{ending}")
     if size > most:
         raise InputError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have")
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, most: int, remedy: str = "") -> bytes:
     """The content of a file of at most ``most`` bytes. Raises InputError as :func:`check_size` does."""
-    check_size(path, most)
+    check_size(path, most, remedy)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -18,7 +18,7 @@ BYTES = 1 << 30
 
 def read_csv(path: Path, remedy: str, **options: Any) -> pd.DataFrame:
     """A CSV file as pandas reads it with ``options``. Raises InputError where it is missing or can't be read."""
-    check_size(path, BYTES)
+    check_size(path, BYTES, remedy)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # of columns that mix kinds, which readers check

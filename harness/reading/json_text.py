@@ -28,7 +28,7 @@ def read_json(path: str | Path, shape: Any = None, remedy: str = RESTORE) -> Any
     """
     path = Path(path)
     try:
-        text = read_bytes(path, JSON_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, JSON_BYTES, remedy).decode("utf-8-sig")
         found = parse_json(text)
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({shortened(str(error), 120)}); {remedy}") from None
@@ -55,8 +55,10 @@ def check_shape(found: Any, shape: Any, path: Path, remedy: str) -> None:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
-        what = f"'{shortened(place, 80)}': {problem['msg']}" if place else problem["msg"]
-        what = shortened(what.replace("Value error, ", ""))
+        said = problem["msg"].replace("Value error, ", "")
+        if problem["type"] in {"model_type", "dict_type"}:  # else it would name a class of ours
+            said = "Input should be a mapping"
+        what = shortened(f"'{shortened(place, 80)}': {said}" if place else said)
         raise InputError(f"{path} is damaged ({what}, found {shown(problem['input'])}); {remedy}") from None
 
 

@@ -70,7 +70,7 @@ def read_parquet(path: Path, columns: Iterable[str] | None, remedy: str, kinds: 
 
 def _open(path: Path, remedy: str) -> pq.ParquetFile:
     """An opened file whose columns fit the bounds. Raises InputError as :func:`read_parquet` does."""
-    check_size(path, PARQUET_BYTES)
+    check_size(path, PARQUET_BYTES, remedy)
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except FAULTS as error:

@@ -29,7 +29,7 @@ def read_tensors(
     Raises:
         InputError: the file is missing or damaged, or lacks one of them.
     """
-    check_size(path, BYTES)
+    check_size(path, BYTES, remedy)
     try:
         with safe_open(path, framework=framework) as file:
             there = set(file.keys())
@@ -44,7 +44,7 @@ def read_tensors(
 
 def read_metadata(path: Path, key: str, remedy: str, shape: Any = None) -> Any:
     """The JSON under ``key`` of the file's metadata; ``shape`` and errors as of :func:`harness.reading.read_json`."""
-    check_size(path, BYTES)
+    check_size(path, BYTES, remedy)
     try:
         with safe_open(path, framework="numpy") as file:
             found = parse_json((file.metadata() or {})[key])

@@ -37,7 +37,7 @@ def read_yaml(path: str | Path, remedy: str = "", nodes: int = YAML_NODES) -> An
     """
     path = Path(path)
     try:
-        text = read_bytes(path, YAML_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, YAML_BYTES, remedy).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}){f'; {remedy}' if remedy else ''}"

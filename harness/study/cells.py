@@ -20,6 +20,7 @@ from harness.registry import load_model
 from harness.settings import Settings, parse
 from harness.study.design import Study
 from harness.study.loading import merged
+from harness.study.places import in_variant
 from harness.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def make_arm(study: Study, dataset: str, variant: str) -> Arm:
         variant=variant,
         model=model,
         model_name=declared.model,
-        config=parse(model.Config, own, f"{where} (model '{declared.model}')"),
+        config=parse(model.Config, own, f"{where} (model '{declared.model}')", in_variant()),
         training=parse(TrainingConfig, other["training"], f"{where}, training"),
         data=parse(DataConfig, other["data"], f"{where}, data"),
         items=parse(ItemsConfig, other["items"], f"{where}, items"),

@@ -13,6 +13,7 @@ from harness.reading.yaml_text import read_yaml, yaml_value
 from harness.settings import Settings, parse
 from harness.study.design import Space, Study
 from harness.study.efficiency_design import EFFICIENCY, EfficiencyStudy
+from harness.study.places import in_file
 
 __all__ = [
     "load_efficiency",
@@ -55,7 +56,7 @@ def load_study(
         known = raw.get("datasets") or {}
         raw["datasets"] = {d: known.get(d, {}) if isinstance(known, dict) else {} for d in datasets}
         _narrow(raw, datasets)
-    return parse(Study, raw, where)
+    return parse(Study, raw, where, in_file())
 
 
 def load_efficiency(name: str, *, preset: str = "default", settings: tuple[str, ...] = ()) -> EfficiencyStudy:

@@ -13,7 +13,12 @@ from harness.study.progress import Display
 
 def cell(number: int, variant: str = "v") -> SimpleNamespace:
     return SimpleNamespace(
-        id=f"c{number}", name=f"cell {number}", dataset="d", arm=SimpleNamespace(variant=variant), seed=number
+        id=f"c{number}",
+        name=f"cell {number}",
+        dataset="d",
+        arm=SimpleNamespace(variant=variant),
+        seed=number,
+        run=f"seed {number}",
     )
 
 

@@ -50,7 +50,9 @@ def open_queue(path: Path, seeds: int = SEEDS, *, create: bool = True, **options
 def finish(queue: Queue, cell) -> float:
     """Leaves a finished cell, as a worker's last step does."""
     staged = queue.folder.running(cell.id) / "staged"
-    write_json(staged / "cell.json", {"outcome": {"validation": 0.5}})
+    card = {"id": cell.id, "task": "retrieval", "dataset": cell.dataset, "model": "sasrec", "seed": cell.seed}
+    outcome = {"best_epoch": None, "epochs": None, "stopped": None, "validation": 0.5}
+    write_json(staged / "cell.json", card | {"fingerprints": {"log": "l", "split": "s"}, "outcome": outcome})
     for name in ("history.csv", "rows.parquet", "metrics.json", "cost.json"):
         (staged / name).touch()
     queue.folder.publish(cell.id, staged)

@@ -192,7 +192,7 @@ class TestBadInput:
         (run / "outside.json").write_text("{")
         assert "outside.json is not valid JSON" in line(*added)
         (run / "outside.json").write_text("[]")
-        assert "outside.json lacks 'variants' or 'cells'" in line(*added)
+        assert "outside.json is damaged (Input should be a mapping" in line(*added)
 
     def test_a_study_of_actions(self, refuses, exported, study_file):
         study = yaml.safe_load(study_file.read_text()) | {"task": "action", "metrics": ["bce"], "primary": "bce"}
