@@ -109,12 +109,12 @@ def fit(
     keep_freed_memory()
     optimizer = _optimizer(model, training)
     state, best = _resume(folder, model, optimizer, made_with, data.device)
-    losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
+    plain = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
     better = operator.lt if lower_is_better(primary) else operator.gt
     memory = PeakMemory(data.device)
     state.flops = state.flops or _flops_per_event(model, data, training)
     team = Processes.joined()
-    losses = team.shared(model, losses)
+    losses = team.shared(model, plain)
     diagnostics = Diagnostics(model, data, training)
     validation: Predictions | None = None
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
