@@ -1,4 +1,4 @@
-"""SASRec (Kang & McAuley, ICDM 2018), trained on all positions, with three losses.
+"""SASRec (Kang & McAuley, ICDM 2018), trained on all positions, with four losses.
 
 Shapes: B sequences, L positions, V supervised positions, N items, d width, k negatives.
 """
@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.interface import AttentionMaps, Batch, Choice, Fidelity, Recommender, Schema, Task
 from harness.models.blocks.attention import SelfAttention, evaluation_mode, event_positions
 from harness.models.blocks.dropout import Dropout
-from harness.models.blocks.heads import linear_cross_entropy, sampled_scores
+from harness.models.blocks.heads import corrected_softmax, linear_cross_entropy, sampled_scores
 from harness.models.blocks.transformer import Activation, NormOrder, Transformer, init_weights
 from harness.settings import Settings
 
@@ -45,11 +45,15 @@ class SASRecConfig(Settings):
     """On the embeddings and at the end of each residual branch."""
     attention_dropout: float = Field(0.5, ge=0, lt=1)
     init_std: float = Field(0.02, gt=0)
-    loss: Literal["ce", "bce", "gbce"] = "ce"
+    loss: Literal["ce", "bce", "gbce", "sampled-softmax"] = "ce"
+    """sampled-softmax: cross-entropy over the target and ``negatives`` that all positions of a batch share, corrected
+    for how they were drawn. For catalogues whose full softmax is too large."""
     negatives: int = Field(1, ge=1)
-    """Sampled for each position (bce, gbce); never the position's own target."""
-    sampling: Literal["uniform", "popularity"] = "uniform"
-    """Popularity: in proportion to the item's events in the training part (bce, gbce)."""
+    """Sampled for each position (bce, gbce), never the position's own target; or for each batch (sampled-softmax)."""
+    sampling: Literal["uniform", "popularity", "log-uniform", "in-batch"] = "uniform"
+    """Of negatives. Popularity: in proportion to the item's events in the training part. Log-uniform: in proportion to
+    log(1 + 1 / r) for the r-th most frequent item. In-batch, of sampled-softmax alone: among the targets of the batch,
+    whose probabilities are taken to be those of popularity."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gBCE: 0 is plain BCE, 1 gives scores that are calibrated over the whole catalogue."""
 
@@ -57,6 +61,8 @@ class SASRecConfig(Settings):
     def _heads_divide_dim(self) -> SASRecConfig:
         if self.dim % self.heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
+        if self.sampling == "in-batch" and self.loss != "sampled-softmax":
+            raise ValueError("sampling: in-batch is an option of loss: sampled-softmax; choose another of the two")
         return self
 
 
@@ -74,6 +80,7 @@ class SASRec(Recommender[SASRecConfig]):
         choices=(
             Choice("loss", "full cross-entropy is the stronger and now usual loss; the paper's own is bce"),
             Choice("negatives", "one per position, as in the paper; gSASRec takes 256", "recalled"),
+            Choice("sampling", "the paper draws uniformly", "verified"),
             Choice("calibration", "gSASRec's recommended t", "recalled"),
             Choice("norm", "RecBole normalises after each sum; the authors' code before each branch", "verified"),
             Choice("inner", "RecBole's default; the paper's network is as wide as its input", "verified"),
@@ -120,6 +127,8 @@ class SASRec(Recommender[SASRecConfig]):
         init_weights(self, c.init_std)
         if c.loss != "ce":
             self.register_buffer("mass", _cumulative_mass(schema, c.sampling), persistent=False)  # (N + 1,) float64
+        if c.sampling == "in-batch":
+            self.in_batch = ("sampled_softmax",)
 
     def encode(self, items: Tensor, capture: bool = False) -> tuple[Tensor, list[Tensor]]:
         """items (B, L) -> states (B, L, d), and each layer's maps (B, H, L, L) if ``capture``."""
@@ -135,6 +144,10 @@ class SASRec(Recommender[SASRecConfig]):
         targets = batch.next_items()  # (V,)
         if self.config.loss == "ce":
             return {"ce": linear_cross_entropy(hidden, self.output_weight()[1:], targets - 1)}
+        if self.config.loss == "sampled-softmax":
+            drawn = self.draw_shared(targets)  # (k,)
+            log_q = ((self.mass[drawn] - self.mass[drawn - 1]) / self.mass[-1]).log()
+            return {"sampled_softmax": corrected_softmax(hidden, self.output_weight(), targets, drawn, log_q)}
         negatives = self.sample_negatives(targets)  # (V, k)
         sampled = torch.cat([targets.unsqueeze(1), negatives], dim=1)  # (V, 1 + k)
         scores = sampled_scores(hidden, self.output_weight(), sampled)
@@ -153,6 +166,13 @@ class SASRec(Recommender[SASRecConfig]):
         draws = torch.rand(targets.shape[0], self.config.negatives, dtype=torch.float64, device=targets.device)
         draws = draws * (self.mass[-1] - own)
         draws = torch.where(draws < below, draws, draws + own)
+        return torch.searchsorted(self.mass, draws, right=True).clamp_(max=self.schema.n_items)
+
+    def draw_shared(self, targets: Tensor) -> Tensor:
+        """(k,) items for all positions, drawn with replacement; in-batch, k of ``targets`` (V,) and at most all."""
+        if self.config.sampling == "in-batch":
+            return targets[torch.randperm(len(targets), device=targets.device)[: self.config.negatives]]
+        draws = torch.rand(self.config.negatives, dtype=torch.float64, device=targets.device) * self.mass[-1]
         return torch.searchsorted(self.mass, draws, right=True).clamp_(max=self.schema.n_items)
 
     def user_states(self, batch: Batch) -> Tensor:
@@ -195,6 +215,9 @@ def _cumulative_mass(schema: Schema, sampling: str) -> Tensor:
         weights = torch.ones(schema.n_items + 1, dtype=torch.float64)
     elif schema.item_counts is None:
         raise InputError("sasrec: 'sampling': the data give no item counts; use sampling: uniform")
+    elif sampling == "log-uniform":
+        rank = schema.item_counts[1:].argsort(descending=True, stable=True).argsort()  # from 0
+        weights = F.pad(1 / (rank + 1), (1, 0)).double().log1p()
     else:
         weights = schema.item_counts.to(torch.float64)
     weights = weights.clone()

@@ -41,8 +41,8 @@ PAGES = {
 """Page -> its title and the settings class at its top; the classes below that one follow it, unless another page
 has them."""
 LEADS = {
-    "study": "The keys of a study file. `study`, `datasets`, `seeds`, `variants`, `metrics` and `primary` must be "
-    "there. [Architecture](../architecture.md#a-study-file) shows a whole file and says which setting wins.",
+    "study": "The keys of a study file. `study`, `datasets`, `seeds`, `variants`, `metrics` and `primary` are needed. "
+    "[Architecture](../architecture.md#a-study-file) shows a whole file and says which setting wins.",
     "data": "The keys below `data:` in a study file; `data.KEY` under `common`, `set` or `--set`.",
     "items": "The keys below `items:` in a study file; `items.KEY` under `common`, `set` or `--set`. They say how "
     "[item codes](../item-codes.md) are made, for the models that read codes.",

@@ -108,7 +108,8 @@ def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers
     from harness.study.executors import open_executor
     from harness.study.runner import Settings, queue_study, run_study
 
-    here = open_executor(options.get("executor", "local"), options.get("executor_set", ())).here
+    executor = open_executor(options.get("executor", "local"), options.get("executor_set", ()))
+    here = executor.here
     device = usable_device(device) if here else device
     if options.get("data_root") is not None:
         options["data_root"] = Path(options["data_root"])
@@ -116,7 +117,7 @@ def _train(study: Study, folder: Path, queue_only: bool, *, device: str, workers
         out=folder.parent,
         name=folder.name,
         device=device,
-        workers=workers or (default_workers(device) if here else 1),
+        workers=workers or (default_workers(device, executor.processes_per_cell) if here else 1),
         **options,
     )
     (queue_study if queue_only else run_study)(study, settings)

@@ -130,6 +130,9 @@ class Batch:
     """(B, L, A) float32 in {0, 1}: the actions of each event; 0 where padded."""
     replaced: Tensor | None = None
     """(B, L) bool: events that an experiment injected (the noise study)."""
+    share: float = 1.0
+    """Of the supervised positions of the whole batch, the part that is here: less than 1 where several processes train
+    on one batch. The trainer weighs the losses by it."""
 
     def to(self, device: torch.device | str) -> Batch:
         def move(value: Any) -> Any:
@@ -204,6 +207,9 @@ class Recommender(nn.Module, ABC, Generic[ConfigT]):
     fidelity: ClassVar[Fidelity]
     training_defaults: ClassVar[dict[str, Any]] = {}
     """The model's own defaults for ``harness.training_config.TrainingConfig`` (learning rate, batch size, ...)."""
+    in_batch: tuple[str, ...] = ()
+    """Loss terms that compare the positions of a batch with each other (negatives that are other positions' targets,
+    say). Where several processes train one cell, each compares those of its own part."""
     exact: bool = True
     """True where ``score_items`` answers. False: the model only searches, through ``rank_items``."""
 

@@ -109,7 +109,8 @@ def usable_device(name: str) -> str:
     return name
 
 
-def default_workers(device: str) -> int:
+def default_workers(device: str, processes: int = 1) -> int:
+    """One worker per core, or per so many cores as processes train a cell together; one where there is a GPU."""
     from harness.provenance import cores
 
-    return cores() if device == "cpu" else 1
+    return max(1, cores() // processes) if device == "cpu" else 1

@@ -5,6 +5,8 @@ order of their own.
 
 Everything random in an epoch is drawn from generators seeded by (seed, epoch), so that a run that was
 interrupted and resumed sees what an uninterrupted one does, and variants of one seed see the same data order.
+Several processes that train a cell together (:mod:`harness.processes`) run this loop in step; the first one evaluates
+and writes.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from torch import Tensor, nn
 from harness.diagnostics import Diagnostics
 from harness.errors import CellFailed, InputError, Interrupted, in_one_line, shortened
 from harness.files import whole_file
-from harness.interface import Batch, Recommender
+from harness.interface import Recommender
 from harness.memory import PeakMemory, keep_freed_memory
 from harness.metrics import lower_is_better
+from harness.processes import Losses, Processes
 from harness.reading.tensors import read_metadata, read_tensors
 from harness.tasks.base import Predictions, TaskData
 from harness.training_config import Budget, TrainingConfig
@@ -106,44 +109,49 @@ def fit(
     keep_freed_memory()
     optimizer = _optimizer(model, training)
     state, best = _resume(folder, model, optimizer, made_with, data.device)
-    losses = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
+    plain = torch.compile(model.losses, dynamic=True) if training.compile else model.losses
     better = operator.lt if lower_is_better(primary) else operator.gt
     memory = PeakMemory(data.device)
-    if state.flops is None:
-        state.flops = _flops_per_event(model, data, training)
+    state.flops = state.flops or _flops_per_event(model, data, training)
+    team = Processes.joined()
+    losses = team.shared(model, plain)
     diagnostics = Diagnostics(model, data, training)
     validation: Predictions | None = None
-
     while state.epoch < budget.epochs and not _out_of_patience(state, budget):
         epoch = state.epoch + 1
-        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, on_step, should_stop)
+        row = _train_epoch(model, losses, data, optimizer, training, budget, state, seed, team, on_step, should_stop)
         started = time.perf_counter()
         if epoch % budget.eval_every == 0 or epoch == budget.epochs:
-            predicted, value, tracked = _validate(model, data, primary)
+            predicted, value, tracked = _validate(model, data, primary, team)
             row |= tracked
             if state.best_value is None or better(value, state.best_value):
-                state.best_value, state.best_epoch = value, epoch
+                validation, state.best_value, state.best_epoch = predicted, value, epoch
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-                validation = predicted
         row["evaluation_seconds"] = time.perf_counter() - started
-        row |= diagnostics.measure()
         state.epoch = epoch
-        state.history.append(row)
-        state.peak_memory = max(state.peak_memory, memory.bytes())
-        _save(folder, state, model, optimizer, best)
-        on_epoch(row)
+        if team.leads:
+            row |= diagnostics.measure()
+            state.history.append(row)
+            state.peak_memory = max(state.peak_memory, memory.bytes())
+            _save(folder, state, model, optimizer, best)
+            on_epoch(row)
 
     model.load_state_dict(best)
     stopped: Literal["budget", "patience"] = "budget" if state.epoch >= budget.epochs else "patience"
     return Fitted(state.best_epoch, state.epoch, stopped, state.history, _cost(model, state), validation, state.origin)
 
 
-def _validate(model: Recommender, data: TaskData, primary: str) -> tuple[Predictions, float, dict[str, float | None]]:
-    """Predictions on the validation part, their primary metric, and what the history keeps of them."""
+def _validate(
+    model: Recommender, data: TaskData, primary: str, team: Processes
+) -> tuple[Predictions | None, float, dict[str, float | None]]:
+    """Predictions on the validation part, their primary metric, and what the history keeps of them. Those who do not
+    lead hear the metric alone."""
+    if not team.leads:
+        return None, team.agreed(math.nan, data.device), {}
     predicted = data.predict(model, "valid")
     summary = data.summarise(predicted.rows)
     tracked = {f"valid/{metric}": value for metric, value in data.tracked(summary).items()}
-    return predicted, data.value(summary, primary), tracked
+    return predicted, team.agreed(data.value(summary, primary), data.device), tracked
 
 
 def _cost(model: Recommender, state: _State) -> dict[str, Any]:
@@ -170,13 +178,14 @@ def _tokens(model: Recommender, events: int, seconds: float) -> dict[str, float 
 
 def _train_epoch(
     model: Recommender,
-    losses: Callable[[Batch], dict[str, Tensor]],
+    losses: Losses,
     data: TaskData,
     optimizer: torch.optim.Optimizer,
     training: TrainingConfig,
     budget: Budget,
     state: _State,
     seed: int,
+    team: Processes,
     on_step: Callable[[float], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -184,7 +193,7 @@ def _train_epoch(
     epoch = state.epoch + 1
     device = data.device
     started = time.perf_counter()
-    torch.manual_seed(_derive(seed, epoch))
+    torch.manual_seed(_derive(seed, epoch, *([team.rank] if team.rank else [])))
     n_batches, batches = data.training_epoch(
         rows=model.needs_with(model.config).rows,
         batch_size=training.batch_size,
@@ -193,11 +202,12 @@ def _train_epoch(
         share=training.prefixes,
         seed=seed,
         epoch=epoch,
+        part=(team.rank, team.size),
     )
     state.total_steps = state.total_steps or n_batches * budget.epochs
     data_seconds = time.perf_counter() - started
     totals: dict[str, Tensor] = {}
-    read = torch.zeros((), dtype=torch.int64, device=device)
+    read, supervised = torch.zeros((), dtype=torch.int64, device=device), 0
     rate = training.learning_rate
     model.train()
     for done, (batch, waited) in enumerate(_timed(batches)):
@@ -206,19 +216,18 @@ def _train_epoch(
         if should_stop():
             raise Interrupted
         rate = _learning_rate(training, state.step, state.total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
             terms = losses(batch)
             loss = torch.stack(list(terms.values())).sum()
-        _update(model, optimizer, loss, training.clip_norm)
+        _update(model, optimizer, loss, rate, training.clip_norm)
         state.step += 1
-        state.supervised += len(batch.positions())
+        supervised += len(batch.positions())
         read += batch.lengths.sum()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0) + term.detach()
-    means = _finite_means(totals, n_batches, epoch)  # waits for the device
-    state.read += int(read)
+    means = _finite_means(team.mean(totals), n_batches, epoch)  # waits for the device
+    state.read += int(team.total(read))
+    state.supervised += int(team.total(torch.tensor(supervised, device=device)))
     return {
         "epoch": epoch,
         "loss": sum(means.values()),
@@ -229,7 +238,11 @@ def _train_epoch(
     }
 
 
-def _update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None) -> None:
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip_norm: float | None
+) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip_norm is not None:
@@ -246,9 +259,9 @@ def _out_of_patience(state: _State, budget: Budget) -> bool:
     )
 
 
-def _derive(seed: int, epoch: int) -> int:
-    """A seed for torch's generator that no other (seed, epoch) shares."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _derive(*numbers: int) -> int:
+    """A seed for torch's generator that no other (seed, epoch) shares, nor (seed, epoch, rank)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:

@@ -231,6 +231,7 @@ class FAIR(Recommender[FAIRConfig]):
             norm_eps=c.norm_eps,
         )
         self.heads = nn.Linear(c.dim, self.levels * c.dim)
+        self.in_batch = ("noise", "mi") if c.noise_form == "triplet" else ("mi",)
         init_weights(self, c.init_std)
         self.transformer.scale_residual_branches(c.init_std)
         nn.init.zeros_(self.heads.weight)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.forks import run_forked
+from tests.forks import quick_fonts, run_forked
 
 Harness = Callable[..., subprocess.CompletedProcess]
 
@@ -56,6 +56,11 @@ def _cache_of_logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_fonts() -> None:
+    quick_fonts()
 
 
 @pytest.fixture(autouse=True)

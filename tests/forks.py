@@ -50,12 +50,18 @@ def run_forked(folder: Path, words: list[str], env: dict[str, str], seconds: flo
     return subprocess.CompletedProcess(words, process.exitcode, out, err)
 
 
-def _command(folder: Path, words: list[str], env: dict[str, str], out: Path, err: Path) -> None:
+def quick_fonts() -> None:
+    """To cut out TrueType fonts takes as long as all else about a figure."""
     from harness.analysis import style
+
+    style._RC["pdf.fonttype"] = 3
+
+
+def _command(folder: Path, words: list[str], env: dict[str, str], out: Path, err: Path) -> None:
     from harness.study.executors import local
 
+    quick_fonts()
     local.start_process = start_worker
-    style._RC["pdf.fonttype"] = 3  # to cut out TrueType fonts takes as long as all else about a figure
     os.environ.clear()
     os.chdir(folder)
     _become(words, env, out, err)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow
+
 GUIDES = Path(__file__).parent.parent / "docs" / "guides"
 STUDY = """
 study: guided

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -35,7 +36,12 @@ def test_there_are_reference_results():
     assert {"ablations", "actions", "noise", "benchmark"} <= {run.name for run in RUNS}
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def _patient(run: Path) -> Any:
+    """Runs of actions have a row for each event and action."""
+    return pytest.param(run, id=run.name, marks=[pytest.mark.slow] if "actions" in run.name else [])
+
+
+@pytest.mark.parametrize("run", [*map(_patient, RUNS)])
 def test_reference_results_are_what_their_rows_say(run):
     assert [f"{check.name}: {check.problem}" for check in verify(run) if not check.ok] == []
 

@@ -225,19 +225,34 @@ def worker(
     ] = 0,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
     name: Annotated[str, typer.Option("--name", hidden=True)] = "",
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that train one cell together; a GPU for each.")
+    ] = 1,
+    join: Annotated[tuple[str, int, int, Path] | None, typer.Option("--join", hidden=True)] = None,
 ) -> None:
     """Work on a run's cells, or the searches in its folder tuning, until none is left, on this machine or another."""
     from harness.study.folder import RunFolder
+    from harness.study.ranks import Ranks
     from harness.study.storage import absolute
-    from harness.study.worker import go_where_it_was_started, wait_for_run, work
+    from harness.study.worker import follow, go_where_it_was_started, wait_for_run, work
 
     folder = folder.absolute()
     run = RunFolder(folder, name)
     wait_for_run(run, wait)
+    device = usable_device(device)
     settings: dict[str, Any] = {
-        "storage": absolute(storage or f"sqlite:///{folder / 'study.db'}"),
         "data_root": data_root.absolute() if data_root else None,
         "cache": (cache or folder.parent / "cache").absolute(),
     }
     go_where_it_was_started(run)
-    work(run, **settings, device=usable_device(device), threads=threads, parent=parent)
+    settings |= {"device": device, "threads": threads}
+    if join is not None and parent is not None:
+        follow(run, join, **settings, parent=parent)
+        return
+    # -P: as for the workers that `harness run` starts.
+    command = [sys.executable, "-P", "-m", "harness.cli", "worker", str(folder), "--device", device]
+    command += ["--threads", str(threads), "--cache", str(settings["cache"])]
+    command += ["--data-root", str(settings["data_root"])] if data_root else []
+    ranks = Ranks(processes, tuple(command), folder / "logs", device)
+    url = absolute(storage or f"sqlite:///{folder / 'study.db'}")
+    work(run, **settings, storage=url, parent=parent, ranks=ranks)

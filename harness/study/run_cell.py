@@ -29,6 +29,7 @@ from harness.study.catalogue import keep_catalogue
 from harness.study.cells import FORMAT, MEASURED, Cell, Inputs
 from harness.study.design import Study
 from harness.study.folder import CELL_REMEDY, RunFolder
+from harness.study.ranks import ALONE, Ranks
 from harness.study.tracking import Tracking
 from harness.tasks.base import Predictions, TaskData
 from harness.tasks.lists import write_table
@@ -69,11 +70,12 @@ def run_cell(
     folder: RunFolder,
     *,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     on_step: Callable[[float], None] = lambda part: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
-    """Trains the cell, from its last checkpoint if there is one, and publishes its directory.
+    """Trains the cell, from its last checkpoint if there is one, and publishes its directory. ``ranks`` train with it.
 
     A cell that differs from a finished one only in what is measured takes the weights of that one. The caller
     holds the cell's lock. Returns the validation value of the epoch that was chosen.
@@ -88,23 +90,17 @@ def run_cell(
     model = build_model(cell, data, inputs)
     twin = folder.trained_alike(cell.identity, MEASURED)
     staged = folder.running(cell.id) / "staged"
+    if twin is not None or not any(p.requires_grad for p in model.parameters()):
+        ranks = ALONE
     with Tracking(study.tracked, cell, folder.path, on_epoch) as tracking:
         if twin is not None:
             fitted = _fitted_before(twin, model)
         else:
-            fitted = fit(
-                model,
-                data,
-                training=cell.arm.training,
-                budget=study.budget,
-                primary=study.primary,
-                seed=cell.seed,
-                folder=folder.running(cell.id),
-                made_with=made_with(str(data.device), torch.get_num_threads()),
-                on_epoch=tracking.epoch,
-                on_step=on_step,
-                should_stop=should_stop,
-            )
+            with ranks.together(cell.id):
+                hooks: dict[str, Any] = {
+                    "on_epoch": tracking.epoch, "on_step": on_step, "should_stop": should_stop,
+                }  # fmt: skip
+                fitted = train(study, cell, folder, model, data, str(data.device), ranks.size, **hooks)
         with writing(staged):
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
@@ -119,9 +115,37 @@ def run_cell(
         keep_last_state(last, staged / LAST_STATE, cell.id)
     value = data.value(summaries["valid"], study.primary)
     record = _record(study, cell, fitted, value, started, device) | _origin(folder, fitted, twin)
+    if ranks.size > 1:
+        compared = [term for term in model.in_batch if any(f"loss/{term}" in row for row in fitted.history)]
+        record["processes"] = {"count": ranks.size, "compared_within_a_part": compared}
     write_json(staged / "cell.json", record | ({"trackers_given_up": tracking.failures} if tracking.failures else {}))
     folder.publish(cell.id, staged)
     return value
+
+
+def train(
+    study: Study,
+    cell: Cell,
+    folder: RunFolder,
+    model: Recommender,
+    data: TaskData,
+    device: str,
+    processes: int = 1,
+    **hooks: Callable[..., Any],
+) -> Fitted:
+    """The cell's training, in this process or in this one of several. ``device`` is that of the first, ``hooks`` those
+    of :func:`harness.training.fit`."""
+    return fit(
+        model,
+        data,
+        training=cell.arm.training,
+        budget=study.budget,
+        primary=study.primary,
+        seed=cell.seed,
+        folder=folder.running(cell.id),
+        made_with=made_with(device, torch.get_num_threads(), processes),
+        **hooks,
+    )
 
 
 def _origin(folder: RunFolder, fitted: Fitted, twin: Path | None) -> dict[str, Any]:
@@ -132,9 +156,9 @@ def _origin(folder: RunFolder, fitted: Fitted, twin: Path | None) -> dict[str, A
     return {"continued_from": fitted.origin} if fitted.origin else {}
 
 
-def made_with(device: str, threads: int) -> str:
+def made_with(device: str, threads: int, processes: int = 1) -> str:
     """Names the code, versions and hardware that the bits of a training depend on."""
-    return digest([versions(), git_state(), threads, device])
+    return digest([versions(), git_state(), threads, device, *([processes] if processes > 1 else [])])
 
 
 def write_evidence(

@@ -94,7 +94,7 @@ def prepare(study: Study, settings: Settings, display: Display) -> tuple[list[Ce
     inputs = Inputs(settings.data_root, settings.cache, display.say)
     cells = make_cells(study, inputs)
     if settings.continue_training:
-        going_on, anew = continue_cells(cells, folder, made_with(settings.device, settings.threads))
+        going_on, anew = continue_cells(cells, folder, _made_with(settings))
         display.say(f"cells that go on from their last state: {going_on}; that start from scratch: {anew}")
     fidelity = {v: card(next(c for c in cells if c.arm.variant == v).arm.model) for v in study.variants}
     name = _queue_name(study, settings)
@@ -153,6 +153,11 @@ def run_study(study: Study, settings: Settings) -> Outcome:
         failed = [failure for cell in cells if (failure := folder.failure(cell.id))]
         done = sum(folder.is_finished(cell.id) for cell in cells)
         return Outcome(done, failed, len(cells))
+
+
+def _made_with(settings: Settings) -> str:
+    processes = open_executor(settings.executor, settings.executor_set).processes_per_cell
+    return made_with(settings.device, settings.threads, processes)
 
 
 def _queue_name(study: Study, settings: Settings) -> str:

@@ -20,12 +20,13 @@ from harness.study.cells import Cell, Inputs, make_cells
 from harness.study.design import Study
 from harness.study.folder import HOST, Design, RunFolder
 from harness.study.queue import Queue, Report
-from harness.study.run_cell import run_cell, write_history
+from harness.study.ranks import ALONE, Ranks, Seat, device_of, die_with, join
+from harness.study.run_cell import build_model, run_cell, task_data, train, write_history
 from harness.study.stopping import noted_signals
 from harness.study.trials import Searches, is_tuning
 from harness.training import CHECKPOINT, SECONDS
 
-__all__ = ["go_where_it_was_started", "wait_for_run", "work"]
+__all__ = ["follow", "go_where_it_was_started", "wait_for_run", "work"]
 
 IDLE_SECONDS = 1.0
 NOTE_SECONDS = 5.0
@@ -51,8 +52,9 @@ def work(
     device: str,
     threads: int,
     parent: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Works until nothing is left. ``parent``: stop when the process of this id is gone.
+    """Works until nothing is left. ``parent``: stop when the process of this id is gone. ``ranks``: train each cell.
 
     Raises:
         Interrupted: a signal asked to stop, or the parent is gone; the last checkpoint stands.
@@ -68,9 +70,11 @@ def work(
         design = folder.read_design()
         shared: Work
         if is_tuning(design):
+            if ranks.size > 1:
+                raise InputError("a trial of a tuning is trained by one process; leave processes_per_cell out")
             shared = Searches.of_worker(design, folder, data_root, cache, device, threads, stop)
         else:
-            shared = _Cells(design, folder, storage, Inputs(data_root, cache), device, stop)
+            shared = _Cells(design, folder, storage, Inputs(data_root, cache), device, stop, ranks)
         while shared.left():
             if stop():
                 raise Interrupted
@@ -89,8 +93,9 @@ class _Cells:
         inputs: Inputs,
         device: str,
         stop: Callable[[], bool],
+        ranks: Ranks,
     ) -> None:
-        self.folder, self.inputs, self.device, self.stop = folder, inputs, device, stop
+        self.folder, self.inputs, self.device, self.stop, self.ranks = folder, inputs, device, stop, ranks
         self.study, extra = design
         cells = make_cells(self.study, inputs)
         if [cell.id for cell in cells] != [entry["id"] for entry in extra["cells"]]:
@@ -114,8 +119,26 @@ class _Cells:
 
     def work_on_next(self) -> bool:
         return self.queue.work_on_next(
-            lambda cell, report: _train(cell, report, self.study, self.inputs, self.folder, self.device, self.stop)
+            lambda cell, report: _train(
+                cell, report, self.study, self.inputs, self.folder, self.device, self.stop, self.ranks
+            )
         )
+
+
+def follow(
+    folder: RunFolder, seat: Seat, *, data_root: Path | None, cache: Path, device: str, threads: int, parent: int
+) -> None:
+    """Trains a cell with the worker of id ``parent`` on ``device``, which does all else about it."""
+    die_with(parent)
+    torch.set_num_threads(threads)
+    study, _ = folder.read_design()
+    inputs = Inputs(data_root, cache)
+    cell_id, rank, size, _ = seat
+    cell = next(cell for cell in make_cells(study, inputs) if cell.id == cell_id)
+    data = task_data(study, cell, inputs, device_of(device, rank))
+    model = build_model(cell, data, inputs)
+    join(seat, device)
+    train(study, cell, folder, model, data, str(torch.device(device)), size)
 
 
 def wait_for_run(folder: RunFolder, seconds: float) -> None:
@@ -138,7 +161,7 @@ def go_where_it_was_started(folder: RunFolder) -> None:
 
 
 def _train(
-    cell: Cell, report: Report, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any
+    cell: Cell, report: Report, study: Study, inputs: Inputs, folder: RunFolder, device: str, stop: Any, ranks: Ranks
 ) -> float:
     """The cell's validation value. Raises CellFailed after the reason was written down."""
     history: list[dict[str, Any]] = []
@@ -173,7 +196,15 @@ def _train(
     resumed = (folder.running(cell.id) / CHECKPOINT).exists()
     try:
         return run_cell(
-            study, cell, inputs, folder, device=device, on_epoch=on_epoch, on_step=on_step, should_stop=stop
+            study,
+            cell,
+            inputs,
+            folder,
+            device=device,
+            ranks=ranks,
+            on_epoch=on_epoch,
+            on_step=on_step,
+            should_stop=stop,
         )
     except (InputError, Interrupted):
         raise

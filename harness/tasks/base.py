@@ -80,9 +80,11 @@ class TaskData(ABC):
         share: float | None = None,
         seed: int = 0,
         epoch: int = 1,
+        part: tuple[int, int] = (0, 1),
     ) -> tuple[int, Iterator[Batch]]:
         """How many batches one epoch has, and the batches, cut and shuffled by ``rng``; of prefixes the ``share`` that
-        ``epoch`` (from 1) of the training with ``seed`` gets."""
+        ``epoch`` (from 1) of the training with ``seed`` gets. ``part``: rank and number of the processes that share
+        each batch; the batches are those of this rank."""
         windows = training_windows(
             self.log,
             self.split,
@@ -96,8 +98,20 @@ class TaskData(ABC):
             rng=rng,
         )
         groups = self.sequences.groups(windows, batch_size, rng)
+        if part[1] > 1:
+            return len(groups), self._parts(windows, groups, *part)
         made = self.sequences.batches(windows, groups, self.task, supervise=True)
         return len(groups), (batch for batch, _ in made)
+
+    def _parts(self, windows: Windows, groups: list[np.ndarray], rank: int, size: int) -> Iterator[Batch]:
+        """Every ``size``-th window of each group. Where a group has none for this rank it gets one that counts nothing,
+        for all processes take the same steps."""
+        own = [group[rank::size] if rank < len(group) else group[:1] for group in groups]
+        targets = windows.end - windows.supervised
+        made = self.sequences.batches(windows, own, self.task, supervise=True)
+        for (batch, rows), group in zip(made, groups, strict=True):
+            batch.share = float(targets[rows].sum() / targets[group].sum()) if rank < len(group) else 0.0
+            yield batch
 
     @abstractmethod
     def histories(self, phase: Evaluated) -> Windows:

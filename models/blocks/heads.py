@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["linear_cross_entropy", "rows_per_piece", "sampled_scores", "sampled_softmax"]
+__all__ = ["corrected_softmax", "linear_cross_entropy", "rows_per_piece", "sampled_scores", "sampled_softmax"]
 
 _CACHED_FLOATS = 2**19
 """2 MiB of logits stay in a CPU core's cache from the product to the softmax and back."""
@@ -74,3 +74,29 @@ def sampled_softmax(hidden: Tensor, table: Tensor, targets: Tensor, negatives: T
     scores = sampled_scores(hidden, table, torch.cat([targets.unsqueeze(1), negatives], dim=1)).float()  # (V, 1 + k)
     positive, negative = scores[:, :1], scores[:, 1:].masked_fill(negatives == targets.unsqueeze(1), -math.inf)
     return (torch.cat([positive, negative], dim=1).logsumexp(dim=1) - positive.squeeze(1)).mean()
+
+
+def corrected_softmax(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor) -> Tensor:
+    """Mean of -s_y + log Z', where Z' estimates the full softmax's sum without bias from k classes that all share.
+
+    Z' = exp(s_y) + 1/k sum_j [j is not y] exp(s_j) / q_j, for k classes drawn with replacement with the probabilities q
+    (Bengio & Senecal, 2008). The target is always in the sum and was not drawn, so it is not corrected (Khrylchenko et
+    al., RecSys 2025). The gradient's bias falls as 1/k; every class once, with uniform q, gives the full cross-entropy.
+
+    Args:
+        hidden: (V, d), at least one row.
+        table: (N, d), one row per class.
+        targets: (V,) int64 in 0..N-1.
+        negatives: (k,) int64 in 0..N-1.
+        log_q: (k,) float, log q of each of them.
+    """
+    drawn = F.embedding(negatives, table)  # (k, d)
+    positive = (hidden * F.embedding(targets, table)).sum(dim=1).float()  # (V,)
+    weight = log_q.float() + math.log(len(negatives))  # (k,)
+    rows = rows_per_piece(len(hidden), len(negatives), hidden.device)
+    total = positive.new_zeros(())
+    for part, own, part_targets in zip(hidden.split(rows), positive.split(rows), targets.split(rows), strict=True):
+        scores = F.linear(part, drawn).float() - weight  # (rows, k)
+        scores = scores.masked_fill(negatives == part_targets.unsqueeze(1), -math.inf)
+        total = total + (torch.cat([own.unsqueeze(1), scores], dim=1).logsumexp(dim=1) - own).sum()
+    return total / len(targets)

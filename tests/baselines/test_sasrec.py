@@ -199,12 +199,59 @@ def test_sampled_losses_take_their_scores_from_the_table(loss, monkeypatch):
     torch.testing.assert_close(losses[loss], expected)
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def weights_of(sampling: str) -> torch.Tensor:
+    """(N,): of items 1..N, of which the last is the most frequent."""
+    if sampling == "log-uniform":
+        return torch.tensor([math.log(1 + 1 / rank) for rank in range(N, 0, -1)], dtype=torch.float64)
+    return torch.ones(N).double() if sampling == "uniform" else SCHEMA.item_counts[1:].double()
+
+
+def test_the_sampled_softmax_of_every_item_is_the_full_one(monkeypatch):
+    batch = make_batch([4, 2])
+    off = {"dropout": 0, "attention_dropout": 0}
+    model = build(loss="sampled-softmax", **off)
+    monkeypatch.setattr(model, "draw_shared", lambda targets: torch.arange(1, N + 1))
+    torch.testing.assert_close(model.losses(batch)["sampled_softmax"], build(**off).losses(batch)["ce"])
+
+
+def test_the_sampled_softmax_in_the_batch_equals_a_loop_over_its_targets():
+    batch = make_batch([9, 5, 7])
+    batch.targets = torch.where(batch.targets == 1, 2, batch.targets)  # item 1 has no event in the training part
+    off = {"dropout": 0, "attention_dropout": 0}
+    model = build(loss="sampled-softmax", negatives=100, sampling="in-batch", **off)
+    hidden = model.encode(batch.items)[0].flatten(0, 1)[batch.valid]
+    targets, q = batch.next_items(), SCHEMA.item_counts / SCHEMA.item_counts.sum()
+    losses = []
+    for state, target in zip(hidden, targets, strict=True):
+        scores = (model.items.weight @ state).exp()
+        others = sum(scores[other] / q[other] for other in targets if other != target) / len(targets)
+        losses.append(-(scores[target] / (scores[target] + others)).log())
+    torch.testing.assert_close(model.losses(batch)["sampled_softmax"], torch.stack(losses).mean())
+    assert model.in_batch == ("sampled_softmax",)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity", "log-uniform"])
+def test_the_sampled_softmax_corrects_what_it_draws_and_gives_the_gradient_of_the_full_one_in_the_end(sampling):
+    batch = make_batch([9] * 60)
+    off = {"dropout": 0, "attention_dropout": 0}
+    model, full = build(loss="sampled-softmax", negatives=50_000, sampling=sampling, **off), build(**off)
+    drawn = model.draw_shared(batch.next_items())
+    p = weights_of(sampling) / weights_of(sampling).sum()
+    counted = torch.bincount(drawn - 1, minlength=N)
+    assert ((counted - 50_000 * p).abs() <= 5 * (50_000 * p * (1 - p)).sqrt()).all()
+    if sampling == "popularity":  # the item without an event is never drawn
+        return
+    found = torch.autograd.grad(model.losses(batch)["sampled_softmax"], model.items.weight)[0]
+    expected = torch.autograd.grad(full.losses(batch)["ce"], full.items.weight)[0]
+    assert (found - expected).norm() < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity", "log-uniform"])
 def test_negatives_follow_their_distribution_and_never_hit_the_target(sampling):
     model = build(loss="bce", negatives=4000, sampling=sampling)
     targets = torch.tensor([1, 2, 17, N])
     drawn = model.sample_negatives(targets)
-    weights = torch.ones(N) if sampling == "uniform" else SCHEMA.item_counts[1:].double()
+    weights = weights_of(sampling)
     for target, row in zip(targets.tolist(), drawn, strict=True):
         expected = weights.clone()
         expected[target - 1] = 0
@@ -217,7 +264,8 @@ def test_negatives_follow_their_distribution_and_never_hit_the_target(sampling):
 
 def test_a_training_step_lowers_every_loss():
     batch = make_batch([9, 5, 7, 3])
-    for options in ({}, {"loss": "bce"}, {"loss": "gbce", "negatives": 5, "sampling": "popularity"}):
+    shared = {"loss": "sampled-softmax", "negatives": 40}
+    for options in ({}, shared, {"loss": "bce"}, {"loss": "gbce", "negatives": 5, "sampling": "popularity"}):
         model = build(**options, dropout=0.1, attention_dropout=0.1)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         values = []
@@ -267,6 +315,8 @@ def test_bad_settings_are_refused_in_one_line():
     with pytest.raises(InputError, match="did you mean 'negatives'"):
         parse(SASRecConfig, {"negative": 4}, "study")
     config = SASRecConfig(loss="bce", sampling="popularity")
+    with pytest.raises(InputError, match="in-batch is an option of loss: sampled-softmax"):
+        parse(SASRecConfig, {"sampling": "in-batch"}, "study")
     with pytest.raises(InputError, match="uniform"):
         SASRec(config, Schema(n_items=5, n_users=1, max_length=3))
     with pytest.raises(InputError, match="two items"):

@@ -60,6 +60,9 @@ class Executor(ABC):
     """Whether its workers run on this machine: then the device is checked before they start, and there is one worker
     per core unless `--workers` says otherwise. Elsewhere each worker finds its own device."""
 
+    processes_per_cell: int = 1
+    """How many processes of one machine train a cell together: a worker and those that it starts for the cell."""
+
     def __init__(self, options: Any) -> None:
         self.options = options
 

@@ -5,17 +5,33 @@ from __future__ import annotations
 import os
 import subprocess
 
+from pydantic import Field
+
+from harness.settings import Settings
 from harness.study.executors import Executor, Order, Worker
 
-__all__ = ["Local", "start_process"]
+__all__ = ["Local", "LocalOptions", "start_process"]
 
 END_SECONDS = 60
 
 
+class LocalOptions(Settings):
+    processes_per_cell: int = Field(1, ge=1, le=1024)
+    """Processes that train one cell together, each a part of every batch: on CUDA each on a device of its own."""
+
+
 class Local(Executor):
+    Options = LocalOptions
     here = True
 
+    def __init__(self, options: LocalOptions) -> None:
+        super().__init__(options)
+        self.processes_per_cell = options.processes_per_cell
+
     def start(self, order: Order) -> Worker:
+        if self.processes_per_cell > 1:
+            together = [*order.command, "--processes", str(self.processes_per_cell)]
+            order = Order(together, order.environment, order.log)
         return _Process(order)
 
 

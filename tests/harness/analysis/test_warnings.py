@@ -76,6 +76,7 @@ def test_a_ranking_has_no_actions_to_warn_of(run):
     assert warnings_of(run) == []
 
 
+@pytest.mark.slow
 def test_looks_are_noted_warned_of_and_corrected_for(tmp_path):
     """A study of 3 seeds that is widened to 5 and 8, with a report each time."""
     folder = write_run(tmp_path / "ablations", users=60, seeds=8, attention=False)

@@ -165,6 +165,7 @@ def test_no_torch_is_imported():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["bce", "ne", "gauc", "bce/a", "gauc/b"])
 def test_users_values_average_to_the_metric_and_spread_as_a_bootstrap_over_users(metric):
     label, probability, user = drawn(3, n=3000, users=120)

@@ -10,6 +10,8 @@ import pytest
 
 import harness
 
+pytestmark = pytest.mark.slow
+
 
 def rows(run: Path) -> dict[str, bytes]:
     return {cell.name: (cell / "rows.parquet").read_bytes() for cell in sorted((run / "cells").iterdir())}
@@ -62,7 +64,7 @@ def stopped_in_mid_run(start_harness, words, postgres, run):
     return process
 
 
-@pytest.mark.parametrize("seconds", [0, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [0, 10])
 def test_a_server_that_is_away_for_a_while(seconds, words, start_harness, postgres, run, finished_run):
     process = stopped_in_mid_run(start_harness, words, postgres, run)
     time.sleep(seconds)

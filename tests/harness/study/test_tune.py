@@ -207,6 +207,7 @@ def test_random_draws_are_spread_evenly(job, trials):
     assert sorted(thirds) == sorted([0, 1, 2] * (len(draws) // 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "first"), [(0.0, 1), (0.5, 4), (0.7, 6), (1.0, 8)])
 def test_nothing_is_pruned_before_its_share_of_the_epochs(job, share, first):
     """Of eight epochs, in a search most of whose trials are hopeless: a rate of 1e-7 learns nothing."""

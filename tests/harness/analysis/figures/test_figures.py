@@ -12,6 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 from benchmarks.synthetic_run import write_run
+from harness.analysis import style
 from harness.analysis.artefacts import Failures, pictures
 from harness.analysis.comparisons import comparisons
 from harness.analysis.figures.attention import Entropy, Recency, attention_frame
@@ -277,3 +278,11 @@ def test_dollars_are_no_formulas(tmp_path):
     for picture in pictures(run, failures):
         png(picture.figure, dpi=50)
     assert not failures
+
+
+def test_letters_of_a_pdf_are_truetype_which_publishers_accept(run, draw, tmp_path, monkeypatch):
+    monkeypatch.setitem(style._RC, "pdf.fonttype", 42)  # the tests' own is quicker
+    (path,) = style.save(draw(Differences, run), tmp_path, "letters", forms=("pdf",))
+    content = path.read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
