@@ -97,7 +97,11 @@ def run_cell(
             fitted = _fitted_before(twin, model)
         else:
             with ranks.together(cell.id):
-                hooks = {"on_epoch": tracking.epoch, "on_step": on_step, "should_stop": should_stop}
+                hooks: dict[str, Callable[..., Any]] = {
+                    "on_epoch": tracking.epoch,
+                    "on_step": on_step,
+                    "should_stop": should_stop,
+                }
                 fitted = train(study, cell, folder, model, data, str(data.device), ranks.size, **hooks)
         with writing(staged):
             shutil.rmtree(staged, ignore_errors=True)
