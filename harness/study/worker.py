@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,7 +139,8 @@ def follow(
     data = task_data(study, cell, inputs, device_of(device, rank))
     model = build_model(cell, data, inputs)
     join(seat, device)
-    train(study, cell, folder, model, data, str(torch.device(device)), size)
+    with suppress(CellFailed):  # a loss that is not finite is so in all processes, and the worker records it
+        train(study, cell, folder, model, data, str(torch.device(device)), size)
 
 
 def wait_for_run(folder: RunFolder, seconds: float) -> None:
