@@ -142,6 +142,16 @@ def test_the_readmes_shares_of_the_published_numbers():
     assert f"{share['TIGER']:.0f} % and {share['FAIR']:.0f} % of their published Recall@5" in words()
 
 
+def test_the_readmes_tiger_on_beauty():
+    share = pd.read_csv(ROOT / "results" / "beauty-tiger" / "tables" / "published.csv").set_index("label")
+    reached = f"Recall@10 {value('beauty-tiger', 'main', 'tiger', 'amazon-beauty/recall@10'):.4f}"
+    assert f"{reached}, {100 * share.loc['TIGER', 'recall@10/share']:.0f} % of its published 0.0648" in words()
+    bins = pd.read_csv(ROOT / "results" / "beauty-tiger" / "tables" / "history-length.csv").set_index("key")
+    short, long = bins["4–9"], bins["20–49"]
+    assert f"falls from {short['tiger']:.4f} for users with 4 to 9 earlier events to {long['tiger']:.4f}" in words()
+    assert f"rises from {short['transitions']:.4f} to {long['transitions']:.4f}." in words()
+
+
 def reading_commands() -> list[str]:
     """The README's commands that only read, and those of the page of commands."""
     tours = [

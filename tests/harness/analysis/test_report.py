@@ -48,7 +48,8 @@ def test_same_run_same_bytes_in_another_process_without_torch(report, run_dir, t
     copy = tmp_path / "again"
     shutil.copytree(run_dir, copy)
     code = (
-        "import sys; from harness.analysis.report import write_report; write_report(sys.argv[1]);"
+        "import sys; from harness.analysis import style; style._RC['pdf.fonttype'] = 3;"  # as in this process
+        "from harness.analysis.report import write_report; write_report(sys.argv[1]);"
         "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'models', 'baselines', 'optuna')];"
         "print(bad); sys.exit(bool(bad))"
     )
