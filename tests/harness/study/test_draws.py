@@ -105,5 +105,5 @@ def test_a_study_is_widened_by_draws(drawn, harness, tmp_path):
     assert {run.cards[cell].get("draw", 0) for cell in run.ids()} == {0, 1}
     assert {c.draws for c in comparisons(run).values()} == {2}
     assert (run.path / "tables" / "variance.md").exists()
-    again = harness("evaluate", run.path, "--again")
+    again = harness("evaluate", "--study", "tiny", "--again")
     assert again.returncode == 0, again.stderr
