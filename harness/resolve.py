@@ -50,10 +50,10 @@ def read_study(
     return load_study(str(study), preset=preset, settings=settings, seeds=seeds, datasets=tuple(datasets or ()))
 
 
-def existing(folder: Path, file: str, mend: str) -> Path:
+def existing(folder: Path, file: str, remedy: str) -> Path:
     if not (folder / file).is_file():
         what = "no run" if file == "study.yaml" else f"no {file}"
-        raise InputError(f"{folder} holds {what}; {mend}")
+        raise InputError(f"{folder} holds {what}; {remedy}")
     return folder / file
 
 

@@ -49,21 +49,26 @@ def harness_environment(folder: Path) -> dict[str, str]:
     return os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "HARNESS_OUT": str(folder / "results")}
 
 
+def command_line(folder: Path, *words: str) -> str:
+    """What a command prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words],
+        cwd=folder,
+        env=harness_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_the_page_runs(tmp_path):
     page = (DOCS / "python.md").read_text(encoding="utf-8")
     execute("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), tmp_path)
     for command in re.findall(r"^harness .*$", page, re.MULTILINE):
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.cli", *shlex.split(command)[1:]],
-            cwd=tmp_path,
-            env=harness_environment(tmp_path),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()
+        assert command_line(tmp_path, *shlex.split(command)[1:]).strip()
 
 
 @pytest.mark.slow
@@ -151,17 +156,9 @@ def test_the_readmes_study_is_planned(tmp_path, monkeypatch, capsys):
 def test_the_readmes_study_runs(tmp_path):
     shop(tmp_path)
     short = ["--seeds", "2", "--set", "budget.epochs=1", "--set", "budget.patience=null"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "run", "--study", "shop.yaml", *short],
-        cwd=tmp_path,
-        env=harness_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = command_line(tmp_path, "run", "--study", "shop.yaml", *short)
     assert (tmp_path / "results" / "shop" / "report.html").is_file()
-    assert "esasrec" in done.stdout
+    assert "esasrec" in printed
 
 
 def test_the_readmes_python_runs(monkeypatch, capsys):

@@ -17,23 +17,8 @@ from hypothesis import strategies as st
 from benchmarks.synthetic_run import write_run
 from harness.analysis import artefacts, report
 from tests.fuzzing import NASTY, bytes_like, damage, fuzz, refuses_or_works, values_like
+from tests.tiny import STUDY
 
-STUDY = """
-study: tiny
-title: Two losses
-datasets: ["synthetic-sessions:users=60,items=30"]
-seeds: 2
-control: ce
-common: {dim: 8, layers: 1, heads: 1, inner: 8}
-variants:
-  ce:  {model: sasrec, label: Cross-entropy}
-  bce: {model: sasrec, label: "BCE & 1 negative", set: {loss: bce}}
-budget: {epochs: 4}
-metrics: [ndcg@10, recall@5]
-primary: ndcg@10
-presets:
-  shorter: {budget: {epochs: 1}}
-"""
 RICH = {
     **yaml.safe_load(STUDY),
     "question": "Which?",

@@ -77,7 +77,7 @@ def test_metrics(guided, harness):
     expected = np.where(ranks <= 10, 1 - (ranks - 1) / 10, 0).mean()
     stored = json.loads((cell / "metrics.json").read_text())["test"]["unseen"]
     assert stored["linear@10"] == pytest.approx(expected)
-    assert "long-tail@10" not in stored  # lists are no part of what training sums up
+    assert "long-tail@10" not in stored  # lists are not part of what training sums up
     checked = harness("verify", "--study", "guided", env=guided.env)
     assert checked.returncode == 0, checked.stdout
 

@@ -72,7 +72,7 @@ def places_of(runs: Sequence[Run]) -> dict[str, Place]:
         ):
             if ours != theirs:
                 raise InputError(
-                    f"{first.path} and {run.path} differ in {what}, so they are no runs of one design; give runs of "
+                    f"{first.path} and {run.path} differ in {what}, so they are not runs of one design; give runs of "
                     "the same study on other data sets"
                 )
         for dataset in run.datasets:
@@ -131,7 +131,7 @@ def _error(place: Place, arm: str, than: str, c: Comparison) -> float | None:
 
 
 def friedman_line(places: Mapping[str, Place]) -> str:
-    """Friedman's test of the variants that are no references, in one sentence, or why there is none."""
+    """Friedman's test of the variants that are not references, in one sentence, or why there is none."""
     first = next(iter(places.values())).run
     means = pd.DataFrame(
         {

@@ -340,7 +340,7 @@ def _speed(measured: Efficiency, claim: Claim) -> list[Finding]:
 
 
 def _sweep(run: Run, dataset: str, claim: Claim, tested: dict[Contrast, Comparison]) -> Finding:
-    # The best level is picked on validation, where the quantity has one, so that the test below is no second look.
+    # The best level is picked on validation, where the quantity has one, so that the test below is not a second look.
     means = {v: list(values_of(run, dataset, v, claim.quantity, "valid").values()) for v in run.contenders}
     levels = [v for v, found in means.items() if found]
     if len(levels) < 3:

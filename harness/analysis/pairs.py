@@ -8,7 +8,7 @@ from itertools import combinations
 __all__ = ["ALL_PAIRS", "declared_pairs"]
 
 ALL_PAIRS = "all-pairs"
-"""What a study's ``contrasts`` say instead of a list: every two variants that are no references."""
+"""What a study's ``contrasts`` say instead of a list: every two variants that are not references."""
 
 
 def declared_pairs(

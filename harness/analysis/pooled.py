@@ -53,7 +53,7 @@ class VarianceCheck:
     def said(self) -> str:
         """The check and its result, for the footer of a table."""
         if self.reason:
-            return f"paired t-test, for want of {self.reason}"
+            return f"paired t-test, because pooling needs {self.reason}"
         assert self.p is not None, "see check_variances"
         result = f"residual variances of {self.arms} arms over {self.seeds} seeds, Bartlett's statistic, p {self.p:.2f}"
         if self.p <= LIMIT:
@@ -80,10 +80,10 @@ def check_variances(values: Mapping[str, Mapping[int, float]], pairs: Iterable[t
     if not np.isfinite(y).all():
         return VarianceCheck(reason="the same seeds in every arm")
     if len(seeds) < FEWEST_SEEDS:
-        return VarianceCheck(reason=f"{FEWEST_SEEDS} seeds, below which unequal variances go unseen")
+        return VarianceCheck(reason=f"{FEWEST_SEEDS} seeds to notice unequal variances")
     square, (s, k) = _residuals(y) ** 2, y.shape
     if (square.sum(0) <= 1e-24 * (y**2).sum()).any():
-        return VarianceCheck(reason="residuals in every arm")
+        return VarianceCheck(reason="residuals that vary in every arm")
     degrees = (s - 1) * (k - 1)
     drawn = stats.monte_carlo_test(
         y.ravel(), np.random.default_rng(0).standard_normal, _bartlett(s, k), vectorized=True, n_resamples=DRAWS,

@@ -241,7 +241,8 @@ def _codes(
     if codes.null_count:
         odd = pc.index(codes.is_null(), True).as_py()
         place = f", {where(odd)}" if where else ""
-        raise InputError(f"{path}{place}: '{ids[odd].as_py()}' is no {kind}; {remedy}")
+        article = "an" if kind.startswith("item") else "a"
+        raise InputError(f"{path}{place}: '{ids[odd].as_py()}' is not {article} {kind}; {remedy}")
     return codes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 

@@ -1,7 +1,7 @@
 """The report of a run: all its tables and figures as files, and one HTML page that holds everything.
 
 It is a function of the run folder and of what is registered alone: no date, no random id. A table or figure that
-fails is a line of the page; only a run whose primary metric can't be told from its rows has no report.
+fails is a line of the page; only a run whose primary metric can't be computed from its rows has no report.
 """
 
 from __future__ import annotations

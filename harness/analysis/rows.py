@@ -122,7 +122,7 @@ class Run(RunFiles):
         self, cell: str, metric: str, phase: str = "test", candidates: str | None = None
     ) -> np.ndarray | None:
         """(U,) float64 values, one per user, whose mean is the metric (see :func:`by_user`), NaN for users that don't
-        count; None where it is no mean over users."""
+        count; None where it is not a mean over users."""
         values = self.row_values(cell, metric, phase, candidates)
         owner = self.owners(cell, phase)
         return values if values is None or owner is None else by_user(values, owner)
@@ -180,7 +180,7 @@ class Run(RunFiles):
         self, dataset: str, arm: str, than: str, metric: str, phase: str = "test", candidates: str | None = None
     ) -> np.ndarray:
         """(U, S) per-user differences arm - than, over the seeds that both have; (0, 0) where there are none, or the
-        metric is no mean over users. Where codes are drawn C times, (U, S C), the draws of a seed side by side.
+        metric is not a mean over users. Where codes are drawn C times, (U, S C), the draws of a seed side by side.
 
         Raises:
             InputError: the two were not evaluated on the same users in the same order.

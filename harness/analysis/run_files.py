@@ -286,7 +286,7 @@ def _study(path: Path) -> dict[str, Any]:
     study = read_yaml(path, "restore it from a copy", DESIGN_NODES)
     missing = [key for key in ("study", "task", "metrics", "cells") if not (isinstance(study, dict) and study.get(key))]
     if missing:
-        raise InputError(f"{path} lacks '{missing[0]}'; it is no resolved study of a run")
+        raise InputError(f"{path} lacks '{missing[0]}'; it is not a resolved study of a run")
     check_shape(study, shapes.Design, path, "restore it from a copy")
     return study
 

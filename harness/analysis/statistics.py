@@ -76,7 +76,7 @@ class Comparison:
     """Whether the values are means over a sample of users, so that a verdict needs ``p_users`` too."""
     interval_users: tuple[float, float] | None
     """Of the difference, for new seeds and new users: :func:`two_level_interval`. None where no user's values are
-    known, or the metric is no mean over users (AUC)."""
+    known, or the metric is not a mean over users (AUC)."""
     p_users: float | None
     """Of the hypothesis that new seeds and new users show no difference; from the same two levels."""
     p: float | None

@@ -202,7 +202,7 @@ def _how_it_started(entries: list[dict[str, Any]]) -> str:
     never = all(epoch >= epochs for epoch, epochs in first)
     return (
         f" Trial 1 is the study's own setting (own: it was the best); {others}; none was pruned for its values"
-        f"{'' if never else f' before epoch {before}'}. A limit of the model itself is no border."
+        f"{'' if never else f' before epoch {before}'}. A limit of the model itself is not a border."
     )
 
 

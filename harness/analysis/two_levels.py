@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,21 +18,21 @@ __all__ = ["Sampled", "TwoLevel", "two_level_interval", "widened"]
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(ABC):
     """A mean difference with an interval for new seeds, users or codes, and the p that belong to it."""
 
     difference: float
     interval: tuple[float, float]
     standard_error: float
 
+    @abstractmethod
     def half_width(self, alpha: float) -> float:
         """Of the interval at confidence 1 - alpha."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def shares(self) -> tuple[float, float, float]:
         """Of the variance of the mean, what more seeds, more draws of the codes and more users would shrink."""
-        raise NotImplementedError
 
     def p(self, value: float = 0.0) -> float:
         """Two-sided p of a true mean of ``value``: where the interval's end touches it."""

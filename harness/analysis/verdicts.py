@@ -28,7 +28,7 @@ _PASSES = {
     "yes": "passed by",
     "no": "not passed by",
     "undecided": "undecided for",
-    "not tested": "not tested, for want of two seeds, for",
+    "not tested": "not tested, with a single seed, for",
 }
 """What :func:`references.passes` answers, in a sentence about the reference."""
 MANY = {
@@ -56,7 +56,7 @@ def headline(run: Run) -> str:
         _counted(groups[verdict], verdict, run.label(base) if base else "") for verdict in WORDS if verdict in groups
     ]
     if not parts:
-        parts = ["nothing was tested, for want of two seeds" if run.pairs else "the study declares no comparison"]
+        parts = ["nothing was tested, which takes two seeds" if run.pairs else "the study declares no comparison"]
     most = "the lowest" if lower_is_better(run.primary) else "the highest"
     first = [
         f"{run.label(variant)}{'' if variant in run.contenders else ' (a reference)'} has {most}"
@@ -130,14 +130,17 @@ def _against_references(run: Run) -> list[str]:
                 for variant in run.contenders:
                     wide = over_users_and_seeds(run, dataset, variant, reference, metric)
                     groups.setdefault(passes(wide, lower_is_better(metric)), []).append(run.label(variant))
-                said = "; ".join(f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups)
+                clauses = [f"{words} {', '.join(groups[key])}" for key, words in _PASSES.items() if key in groups]
+                said = "" if groups.keys() == {"not tested"} else "; ".join(clauses)
                 bar = fixed(float(means[metric][dataset, reference]), 4)
                 bars.setdefault(said, []).append(f"{metric_label(metric)} {bar}")
-            sentences += [
-                f"On {dataset}, {run.label(reference)} ({', '.join(bar)}) is, by 95 % intervals over users and seeds, "
-                f"{said}."
-                for said, bar in bars.items()
-            ]
+            for said, values in bars.items():
+                named = f"{run.label(reference)} ({', '.join(values)})"
+                if said:
+                    named += f" is, by 95 % intervals over users and seeds, {said}."
+                else:
+                    named = f"no variant was tested against {named}: with a single seed there is no interval."
+                sentences.append(f"On {dataset}, {named}")
     return sentences
 
 

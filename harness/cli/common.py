@@ -17,7 +17,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def command_line() -> str:
-    """What was typed, for the record, which is no place for a password."""
+    """What was typed, for the record, which is not a place for a password."""
     return without_passwords(shlex.join(["harness", *sys.argv[1:]]))
 
 

@@ -41,8 +41,8 @@ def compare(
 ) -> None:
     """Set two runs on the same data side by side: their metrics, and the second's difference from the first.
 
-    The difference is paired by seed and user; its 95 % interval is for new seeds and new users. It is no verdict: the
-    comparison belongs to no family that a study declared.
+    The difference is paired by seed and user; its 95 % interval is for new seeds and new users. It is not a verdict:
+    the comparison belongs to no family that a study declared.
     """
     from harness import api
 

@@ -43,11 +43,13 @@ def parse_rule(text: str) -> Rule:
     """``text`` as a :class:`Rule`.
 
     Raises:
-        ValueError: it is no rule.
+        ValueError: it is not a rule.
     """
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise ValueError(f"'{text}' is no rule; write COLUMN, or COLUMN OP VALUE with OP one of {' '.join(_OPERATORS)}")
+        raise ValueError(
+            f"'{text}' is not a rule; write COLUMN, or COLUMN OP VALUE with OP one of {' '.join(_OPERATORS)}"
+        )
     rule = Rule(*match.groups())
     if rule.op not in (None, "==", "!=") and _number(rule.value or "") is None:
         raise ValueError(f"'{text}' compares with {rule.op}, which needs a number on its right")

@@ -140,7 +140,7 @@ def _header(path: Path) -> dict[str, str]:
         name, colon, kind = field.partition(":")
         if not colon:
             raise InputError(
-                f"{path}: line 1 is no typed header ({field!r} has no type); begin the file with a line such as "
+                f"{path}: line 1 is not a typed header ({field!r} has no type); begin the file with a line such as "
                 f"'{USER}:token<tab>{ITEM}:token<tab>{TIME}:float'"
             )
         if kind not in TYPES:

@@ -315,5 +315,5 @@ KUAIRAND = DatasetSpec(
     # Its cut holds 116 rows twice, to the millisecond: the copy would give its twin's action away.
     duplicates="first",
     checksums={"processed_standard_kcore_15.csv": "321128c4543d3e658a1fa9788edd4049295b0d1ccf4469154326fb7769556e0a"},
-    notes=("only events with a like or a hate are in it, so it is no log of exposures",),
+    notes=("only events with a like or a hate are in it, so it is not a log of exposures",),
 )

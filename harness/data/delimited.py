@@ -192,7 +192,7 @@ def _fault(layout: Layout, roles: dict[str, str], otherwise: str) -> InputError:
         check_count(layout, number, fields)
         for place, text in enumerate(fields):
             if "\0" in text or (place in ids and not text):
-                what = "holds a NUL byte" if "\0" in text else "is no id"
+                what = "holds a NUL byte" if "\0" in text else "is not an id"
                 column = layout.names[place]
                 return InputError(
                     f"{layout.path}: line {number}, column '{column}': {text[:40]!r} {what}; fix it or drop the line"

@@ -90,7 +90,7 @@ class EventFiles:
             raise InputError(
                 f"{raw.path}: times are in 1/{self.ticks} of a second where published, here 1/{raw.ticks}; restore it"
             )
-        raw.notes, raw.dropped = (), dropped  # what was taken for what is no guess here
+        raw.notes, raw.dropped = (), dropped  # what was taken for what is not a guess here
         if dropped:
             raw.notes = (f"events with impossible times, dropped: {dropped:,}",)
         if self.texts is not None and "items" in files:
@@ -101,7 +101,7 @@ class EventFiles:
     def _drop(self, rows: EventRows, earliest: int) -> int:
         """Leaves out what is too early; says how many events."""
         if not pa.types.is_integer(rows.data[self.time].type):
-            return 0  # something that is no whole number is among them, which is said with its line later on
+            return 0  # something that is not a whole number is among them, which is said with its line later on
         late = pc.greater_equal(rows.data[self.time], earliest * self.ticks)
         kept, place = np.flatnonzero(late.to_numpy()), rows.place
         before = rows.data.num_rows

@@ -107,7 +107,7 @@ def _json_lines(path: Path, columns: Columns | None, only: Sequence[str] | None)
             types[name] = pa.float64() if numbers else JSON_TYPES[kinds[0]]
             mixed |= {name} if len(kinds) > 1 and not numbers else set()
     roles, notes = find_roles(path, list(types), columns)
-    # What is no user, item or time may be left out where it can't be read; for these the line is said.
+    # What is not a user, item or time may be left out where it can't be read; for these the line is said.
     types = {name: kind for name, kind in types.items() if name not in mixed or name in roles.values()}
     types = {name: types[name] for name in chosen(path, list(types), roles, only)}
     parse = arrow_json.ParseOptions(explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore")
@@ -197,8 +197,8 @@ def _checked(rows: EventRows) -> EventRows:
                 raise InputError(f"{rows.path}: {rows.place(row)}, column '{name}': the id is missing; drop the row")
             if not (pa.types.is_integer(kind) or _is_text(kind)):
                 raise InputError(
-                    f"{rows.path}: {rows.place(0)}, column '{name}': {values[0].as_py()!r} is no id (the column is of "
-                    f"type {kind}); write ids as whole numbers or texts"
+                    f"{rows.path}: {rows.place(0)}, column '{name}': {values[0].as_py()!r} is not an id (the column is "
+                    f"of type {kind}); write ids as whole numbers or texts"
                 )
             values = _as_ids(values)
         elif name != rows.roles.get("time"):
@@ -224,7 +224,7 @@ def _faulty_text(rows: EventRows) -> InputError:
     for name in sorted(rows.data.column_names, key=lambda name: name not in ids):
         for row, text in enumerate(rows.data[name].to_pylist()):
             if isinstance(text, str) and ("\0" in text or (name in ids and not text)):
-                what = "holds a NUL byte" if text else "is no id"
+                what = "holds a NUL byte" if text else "is not an id"
                 return InputError(
                     f"{rows.path}: {rows.place(row)}, column '{name}': {text[:40]!r} {what}; fix it or drop the row"
                 )

@@ -25,7 +25,7 @@ def check_histories(raw: RawLog, columns: Mapping[str, pa.ChunkedArray], where: 
     event each they would vanish.
 
     Raises:
-        InputError: the history of a row holds an item that is no event of its user.
+        InputError: the history of a row holds an item that is not an event of its user.
     """
     for name, values in columns.items():
         if not NAME.fullmatch(name):
@@ -45,8 +45,8 @@ def check_histories(raw: RawLog, columns: Mapping[str, pa.ChunkedArray], where: 
             token = np.array(tokens.to_pylist(), dtype=object)[full][first]
             user = raw.users[raw.user[rows[first]]]
             raise InputError(
-                f"{where(int(rows[first]))}, column '{name}': the history holds item '{token}', which is no event of "
-                f"user '{user}' elsewhere; each row must be one event: take the file that lists every event, "
+                f"{where(int(rows[first]))}, column '{name}': the history holds item '{token}', which is not an event "
+                f"of user '{user}' elsewhere; each row must be one event: take the file that lists every event, "
                 f"or write a row for each item of the histories"
             )
         raw.notes += (f"column '{name}' repeats the events before a row and is not read",)

@@ -210,7 +210,7 @@ def _take(spec: DatasetSpec, root: Path, source: Path) -> tuple[Form, dict[str, 
     if not source.is_dir():
         names = " or ".join(item.file for item in spec.downloads if item.members)
         raise InputError(
-            f"{source} is no folder; name the one that holds the files of '{spec.name}' with --from"
+            f"{source} is not a folder; name the one that holds the files of '{spec.name}' with --from"
             + (f", or its archive {names}" if names else "")
         )
     form, files = find_files(spec, source, given=True)
@@ -232,8 +232,10 @@ def _unpack(archive: Path, members: tuple[str, ...], folder: Path) -> None:
             for member in members:
                 inside = opened.open(member) if isinstance(opened, zipfile.ZipFile) else opened.extractfile(member)
                 if inside is None:
-                    raise KeyError(f"{member} is no file")
+                    raise KeyError(f"{member} is not a file")
                 with inside, whole_file(folder / Path(member).name) as aside, open(aside, "wb") as file:
                     shutil.copyfileobj(inside, file, CHUNK)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, KeyError) as error:
-        raise InputError(f"{archive} is no archive with {', '.join(members)} ({error}); delete it and repeat") from None
+        raise InputError(
+            f"{archive} is not an archive with {', '.join(members)} ({error}); delete it and repeat"
+        ) from None

@@ -289,7 +289,9 @@ def python_literal(line: bytes, path: Path, number: int) -> dict[str, object]:
     try:
         fields = ast.literal_eval(line.decode("utf-8").strip())
     except (SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: line {number} is no Python literal ({_first_line(error)}); fetch it again") from None
+        raise InputError(
+            f"{path}: line {number} is not a Python literal ({_first_line(error)}); fetch it again"
+        ) from None
     if not isinstance(fields, dict):
         raise InputError(f"{path}: line {number} does not describe an item; fetch the file again")
     return fields

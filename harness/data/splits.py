@@ -51,7 +51,7 @@ class Split:
 
     def targets(self, phase: Evaluated) -> tuple[np.ndarray, np.ndarray]:
         """(T,) users and (T,) positions of the events to be recommended, ascending: of each user's part the last one,
-        the first one or all, as ``ranked`` says. An event with none before it is no target.
+        the first one or all, as ``ranked`` says. An event with none before it is not a target.
         """
         if self.ranked == "all":
             users, events = self.events(phase)
@@ -117,7 +117,7 @@ def _check(log: EventLog, config: DataConfig, bounds: tuple[np.ndarray, ...]) ->
     if not (shaped and all((low <= high).all() for low, high in pairwise(places))):
         raise InputError(
             f"{log.name}: the splitter '{config.split}' must give three boundaries per user with start <= train_end <= "
-            "valid_end <= test_end <= end; mend the splitter"
+            "valid_end <= test_end <= end; fix the splitter"
         )
 
 

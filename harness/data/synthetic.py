@@ -66,7 +66,7 @@ def clusters(config: ClustersConfig, path: Path) -> RawLog:
     Items are drawn uniformly, signs are fair and independent coins. So without the user's past actions on
     items of the same cluster nothing is known about an action (loss ln 2), and with one of them everything
     (loss 0): only pooling past actions by similarity of their items can win. The clusters stand in the item
-    table for analysis; they are no text.
+    table for analysis; they are not text.
     """
     stream = _Stream(config.seed)
     cluster = stream.below(config.clusters, config.items)  # (I,)
@@ -137,7 +137,7 @@ def synthetic_log(name: str) -> RawLog:
     for part in filter(None, parameters.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise InputError(f"data set '{name}': '{part}' is no KEY=VALUE; write {kind}:users=100,seed=1")
+            raise InputError(f"data set '{name}': '{part}' is not of the form KEY=VALUE; write {kind}:users=100,seed=1")
         values[key.strip()] = value.strip()
     _, settings, generate = SYNTHETIC[kind]
     return generate(parse(settings, values, f"data set '{name}'"), Path(name))
@@ -148,7 +148,7 @@ def _ids(prefix: str, count: int) -> np.ndarray:
 
 
 def _raw(path: Path, user: np.ndarray, item: np.ndarray, n_items: int) -> RawLog:
-    """One event a day. Items that never occur are no part of the log."""
+    """One event a day. Items that never occur are not part of the log."""
     first = np.concatenate([[True], user[1:] != user[:-1]])
     start = np.maximum.accumulate(np.where(first, np.arange(len(user)), 0))
     codes, seen = pd.factorize(item)

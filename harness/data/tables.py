@@ -146,7 +146,7 @@ def _problem(column: Column, value: str) -> str | None:
     if not column.numeric:
         if "\0" in value:
             return "holds a NUL byte"
-        return "is no id" if column.kind == "id" and not value else None
+        return "is not an id" if column.kind == "id" and not value else None
     try:
         number = float(value)
     except ValueError:

@@ -30,7 +30,7 @@ def read_times(values: pa.ChunkedArray, where: Callable[[int], str]) -> tuple[np
     ``values`` are numbers, texts or Arrow's own times; ``where`` names the place of a row, for messages.
 
     Raises:
-        InputError: a value that is no time, is negative or not finite; values in several units; among dates one
+        InputError: a value that is not a time, is negative or not finite; values in several units; among dates one
             that can't be (1970, as where a time is missing, or after 2100). The message names the line.
     """
     kind = values.type
@@ -144,7 +144,7 @@ def _iso(values: pa.ChunkedArray, where: Callable[[int], str]) -> tuple[np.ndarr
 
 
 def _zoned(text: str) -> bool | None:
-    """Whether an ISO date names its zone; None where it is no ISO date."""
+    """Whether an ISO date names its zone; None where it is not an ISO date."""
     for zone in (None, "UTC"):
         for unit in ("s", "us", "ns"):
             try:

@@ -122,7 +122,7 @@ def _metrics(run: Run, measured: dict[str, dict[str, Any]]) -> str:
     how = f"Candidates: {CANDIDATES[run.candidates]}; full ranking, none sampled. " if run.task == "retrieval" else ""
     notes = (
         f"{how}In brackets 95 % intervals: of this model over test users, of the mean over {count} seed"
-        f"{'s' * (count != 1)} of the same training (Student's t; none with one seed, or where a metric is no mean "
+        f"{'s' * (count != 1)} of the same training (Student's t; none with one seed, or where a metric is not a mean "
         "over users)."
     )
     return "\n".join([*lines, "", notes])

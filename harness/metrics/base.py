@@ -50,7 +50,7 @@ class Labels:
 class Evidence:
     """What one cell left of one phase, under one protocol. Each part is read when a metric first asks for it.
 
-    U test users, I items (numbered from 1; 0 is no item), K places of a list, d dimensions.
+    U test users, I items (numbered from 1; 0 is not an item), K places of a list, d dimensions.
     """
 
     def __init__(self, parts: Mapping[str, Callable[[], Any]]) -> None:
@@ -129,7 +129,7 @@ class Metric(ABC):
 
     @abstractmethod
     def per_user(self, evidence: Evidence) -> np.ndarray | None:
-        """(U,) values whose mean is the metric, NaN where a user has none; None where it is no mean over users."""
+        """(U,) values whose mean is the metric, NaN where a user has none; None where it is not a mean over users."""
 
     def users(self, evidence: Evidence) -> np.ndarray | None:
         """:meth:`per_user` with ``undefined`` applied: NaN is left only for users that do not count."""

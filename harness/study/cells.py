@@ -32,7 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT = 2
-"""Of a cell directory: what a reader finds there. 2: `lists.parquet`. It is no part of a cell's identity."""
+"""Of a cell directory: what a reader finds there. 2: `lists.parquet`. It is not part of a cell's identity."""
 SALT = 1
 """A constant part of every identity, under the key ``format``: cells of format 1 keep their ids."""
 MEASURED = ("attention", "noise", "decoding_audit", "probes")

@@ -67,7 +67,7 @@ class Space(Settings):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Its ends, where it is no list of choices."""
+        """Its ends, where it is not a list of choices."""
         assert self.low is not None, "choices have no ends"
         assert self.high is not None
         return self.low, self.high
@@ -273,7 +273,7 @@ class Study(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         if self.control is not None and self.control not in self.variants:
-            raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
+            raise ValueError(f"control '{self.control}' is not a variant; {nearest(self.control, self.variants)}")
         _check_names("references", "variant", self.references, self.variants)
         if self.control in self.references:
             raise ValueError(f"control '{self.control}' is among 'references', which nothing is tested against")
@@ -370,7 +370,7 @@ class Study(Settings):
 
 
 def checked_names(variants: dict[str, Variant]) -> dict[str, Variant]:
-    """Raises ValueError where a key of ``variants`` is no variant's name."""
+    """Raises ValueError where a key of ``variants`` is not a variant's name."""
     for name in variants:
         if not name or "/" in name or name != name.strip():
             raise ValueError(f"'{name}' can't name a variant; choose a name without '/' and without spaces around it")

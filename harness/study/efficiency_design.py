@@ -61,7 +61,7 @@ class EfficiencyStudy(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> EfficiencyStudy:
         if self.control not in self.variants:
-            raise ValueError(f"control '{self.control}' is no variant; {nearest(self.control, self.variants)}")
+            raise ValueError(f"control '{self.control}' is not a variant; {nearest(self.control, self.variants)}")
         if any("dim" in given for given in (self.common, *(variant.set for variant in self.variants.values()))):
             raise ValueError("'dim' is what 'dims' lists; leave it out of 'common' and 'set'")
         return self

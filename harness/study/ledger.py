@@ -43,7 +43,7 @@ def entry_of(
     if not done:
         why = f"the last one: {trials[-1].get('reason') or trials[-1]['state']}" if trials else "none was started"
         raise InputError(
-            f"no trial of {search.name} was finished ({why}); mend its search space, or give it more trials or time"
+            f"no trial of {search.name} was finished ({why}); fix its search space, or give it more trials or time"
         )
     numbers = finalists(study, budget, trials)
     confirming = [run for run in runs if run["trial"] in numbers]

@@ -91,7 +91,7 @@ def _changed(name: str, preset: str, settings: tuple[str, ...], kind: type[Setti
 
 
 def _mapping(raw: dict[str, Any], key: str) -> dict[Any, Any]:
-    """What the file has under ``key``; empty where that is no mapping, which is for :func:`parse` to refuse."""
+    """What the file has under ``key``; empty where that is not a mapping, which is for :func:`parse` to refuse."""
     return raw[key] if isinstance(raw.get(key), dict) else {}
 
 

@@ -267,7 +267,7 @@ def test_defaults_are_those_of_recboles_file():
 
 
 def test_every_setting_is_read(monkeypatch):
-    """A key that RecBole's model would not look at is no setting."""
+    """A key that RecBole's model would not look at is not a setting."""
     recbole = importlib.import_module("harness.baselines.recbole")
     read = set()
 

@@ -122,7 +122,7 @@ def test_without_a_shared_variance_the_pooled_test_is_the_paired_one():
     a, b = drawn().T[:2]
     paired, found = compare(a, b), compare(a, b, test="pooled")
     assert found == paired
-    assert VarianceCheck(reason="x").said == "paired t-test, for want of x"
+    assert VarianceCheck(reason="x").said == "paired t-test, because pooling needs x"
 
 
 def test_a_study_that_asks_for_it_gets_it_and_its_table_says_so(tmp_path):

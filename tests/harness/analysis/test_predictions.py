@@ -123,7 +123,7 @@ def test_unknown_items_keep_their_places_as_misses(tmp_path, seed, levels):
     assert_rows(outside.rows, brute_force(truth, both))
     asked = more["user"].isin(truth.users[truth.who])
     assert outside.notes[0].startswith(f"{asked.sum()} predictions of {more['item'].nunique()} item")
-    with pytest.raises(InputError, match=r"'00\d-gone' is no item of 'toy'; .*--unknown-items misses"):
+    with pytest.raises(InputError, match=r"'00\d-gone' is not an item of 'toy'; .*--unknown-items misses"):
         rank_predictions(tmp_path / "them.csv", truth)
 
 
@@ -250,8 +250,8 @@ def extra(frame, **cells):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: extra(f, user="nobody"), r"line \d+: 'nobody' is no user of 'toy'"),
-        (lambda f: extra(f, item="nothing"), r"line \d+: 'nothing' is no item of 'toy'"),
+        (lambda f: extra(f, user="nobody"), r"line \d+: 'nobody' is not a user of 'toy'"),
+        (lambda f: extra(f, item="nothing"), r"line \d+: 'nothing' is not an item of 'toy'"),
         (extra, r"line \d+: item '\d+' stands twice for user 'u\d+'"),
         (lambda f: f.assign(score=f["score"].mask(f.index == 4)), "line 6: the score is missing, NaN or infinite"),
         (lambda f: f.assign(score=f["score"].mask(f.index == 4, np.inf)), "line 6: the score is missing"),

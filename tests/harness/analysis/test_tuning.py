@@ -347,7 +347,7 @@ def test_references_carry_no_mark(own_run):
 
 
 def test_of_outside_variants_the_budget_is_unknown(own_run):
-    """They are no part of the study, so its ledger can't know."""
+    """They are not part of the study, so its ledger can't know."""
     _write(own_run, [_entry(variant, [0.1, 0.2]) for variant in load_run(own_run).variants[:-1]])
     path = own_run / "study.yaml"
     design = yaml.safe_load(path.read_text())

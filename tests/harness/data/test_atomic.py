@@ -51,7 +51,7 @@ def test_quotes_and_other_columns_are_plain_text(atomic):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (GOOD[1:], r"line 1 is no typed header \('u1' has no type\)"),
+        (GOOD[1:], r"line 1 is not a typed header \('u1' has no type\)"),
         ((HEADER.replace("rating:float", "rating:flaot"), *GOOD[1:]), "unknown type 'flaot'; did you mean 'float'"),
         ((HEADER.replace("rating:", "item_id:"), *GOOD[1:]), "names the column 'item_id' twice"),
         ((HEADER.replace("item_id", "itemm_d"), *GOOD[1:]), "no column 'item_id'; did you mean 'itemm_d'"),
@@ -63,7 +63,7 @@ def test_quotes_and_other_columns_are_plain_text(atomic):
         ((*GOOD, "u3\ta\t5\tnan"), r"line 5, column 'timestamp': 'nan' is not finite"),
         ((*GOOD, "u3\ta\tinf\t3"), r"line 5, column 'rating': 'inf' is not finite"),
         ((*GOOD, "", "u3\ta\t5\t-3"), r"line 6, column 'timestamp': '-3' is negative"),
-        ((*GOOD, "\ta\t5\t3"), r"line 5, column 'user_id': '' is no id"),
+        ((*GOOD, "\ta\t5\t3"), r"line 5, column 'user_id': '' is not an id"),
         ((*GOOD, "u3\ta\t5\t3\t7"), "line 5 has 5 fields instead of 4"),
         ((HEADER,), "has no rows"),
         (("",), "is empty or begins with a blank line"),
@@ -156,7 +156,7 @@ def test_rows_that_stand_for_sequences_are_refused(atomic):
     header = "user_id:token\titem_id_list:token_seq\titem_id:token"
     path = atomic(header, "u\ta b\tc", "v\tc\td")
     with pytest.raises(
-        InputError, match=r"line 2, column 'item_id_list': the history holds item 'a', which is no event"
+        InputError, match=r"line 2, column 'item_id_list': the history holds item 'a', which is not an event"
     ):
         read_atomic_log(path, None)
 

@@ -132,7 +132,7 @@ REPEATED = [("A", "p", 1, 5), ("A", "q", 2, 5), ("A", "p", 1, 5), ("A", "p", 1, 
 def test_repeated_rows_are_refused_with_their_lines(tmp_path):
     raw = raw_log(REPEATED)
     raw.path = tmp_path / "log"
-    raw.path.write_text("header\n\n" + "row\n" * 5)  # a blank line is no row, but it counts as a line
+    raw.path.write_text("header\n\n" + "row\n" * 5)  # a blank line is not a row, but it counts as a line
     with pytest.raises(InputError, match=r"line 5 repeats line 3 exactly \(2 such rows\).*data\.duplicates"):
         build_log("made-up", raw, DataConfig(), rules={})
 

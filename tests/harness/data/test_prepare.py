@@ -211,7 +211,7 @@ def test_preparing_from_files_on_disk_copies_them(server, toy, tmp_path):
 def test_preparing_from_a_folder_without_them_is_refused(toy, tmp_path):
     with pytest.raises(InputError, match=f"data set 'toy' is not under {tmp_path}"):
         prepare.prepare("toy", tmp_path / "root", tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         prepare.prepare("toy", tmp_path / "root", tmp_path / "none")
 
 
@@ -230,7 +230,7 @@ def test_an_archive_is_unpacked(server, toy, monkeypatch, tmp_path):
         if members == ("ml/ratings.dat",):
             assert prepare.prepare("toy", tmp_path / "good").counts == Counts(1, 1, 1)
         else:
-            with pytest.raises(InputError, match=r"is no archive with ml/none\.dat"):
+            with pytest.raises(InputError, match=r"is not an archive with ml/none\.dat"):
                 prepare.prepare("toy", tmp_path / "bad")
 
 

@@ -160,7 +160,7 @@ def test_steam_names_the_line_of_a_review_without_a_product(tmp_path):
     with pytest.raises(InputError, match=r"line 2 has no 'product_id'"):
         load("steam", DataConfig(), tmp_path)
     put(tmp_path, "steam_reviews.json.gz", f"{STEAM[0]}\n{{u'username': u'x\n")
-    with pytest.raises(InputError, match=r"line 2 is no Python literal"):
+    with pytest.raises(InputError, match=r"line 2 is not a Python literal"):
         load("steam", DataConfig(), tmp_path)
 
 
@@ -319,7 +319,7 @@ def test_an_archive_is_taken_from_disk(tmp_path, without_md5):
     done = prepare.prepare("kuairand-pure", tmp_path / "root", archive)
     assert (done.folder, done.counts) == (tmp_path / "root" / "kuairand-pure", Counts(1, 1, 2))
     archive.write_bytes(archive.read_bytes()[:100])
-    with pytest.raises(InputError, match="is no archive with KuaiRand-Pure/data"):
+    with pytest.raises(InputError, match="is not an archive with KuaiRand-Pure/data"):
         prepare.prepare("kuairand-pure", tmp_path / "other", archive)
 
 

@@ -76,7 +76,7 @@ def test_a_truncated_download_is_refused(amazon, part):
 def test_metadata_is_never_run_as_code(amazon, tmp_path):
     with gzip.open(amazon["items"], "wt") as file:
         file.write(f"{{'asin': 'x', 'title': open({str(tmp_path / 'made')!r}, 'w')}}\n")
-    with pytest.raises(InputError, match="line 1 is no Python literal"):
+    with pytest.raises(InputError, match="line 1 is not a Python literal"):
         readers.amazon_reviews(amazon)
     assert not (tmp_path / "made").exists()
 

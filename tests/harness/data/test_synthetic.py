@@ -27,7 +27,7 @@ def test_an_action_is_the_users_sign_for_the_cluster():
     for key, action in zip(zip(user, cluster, strict=True), log.actions[:, 0], strict=True):
         assert signs.setdefault(key, action) == action
     assert 0.4 < np.mean(list(signs.values())) < 0.6
-    assert log.text_fields == ()  # the answer is no text
+    assert log.text_fields == ()  # the answer is not text
 
 
 def test_without_the_users_past_the_action_is_a_coin():
@@ -67,7 +67,7 @@ def test_golden_fingerprints():
     [
         ("synthetic-clusters:user=5", "unknown key 'user'; did you mean 'users'"),
         ("synthetic-clusters:users=0", "'users'"),
-        ("synthetic-clusters:users", "'users' is no KEY=VALUE"),
+        ("synthetic-clusters:users", "'users' is not of the form KEY=VALUE"),
         ("synthetic-cluster", "did you mean 'synthetic-clusters'"),
     ],
 )

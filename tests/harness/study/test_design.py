@@ -71,7 +71,7 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
         ({"settings": ("search.ce.dim={low: 1, high: 2, choices: [1]}",)}, "either {low, high} or {choices}"),
         ({"settings": ("search.ce.dim.choices=[1, 1]",)}, "different values"),
         ({"settings": ("tuned.ml-100k.ce.dim=3",)}, "tuned: unknown data set 'ml-100k'"),
-        ({"settings": ("control=full",)}, "control 'full' is no variant"),
+        ({"settings": ("control=full",)}, "control 'full' is not a variant"),
         ({"settings": ("data.split=leave-two-out",)}, "data.split"),
         ({"preset": "pape"}, "no preset 'pape'"),
         ({"settings": ("codes=0",)}, "'codes'"),
@@ -91,7 +91,7 @@ def test_a_mapping_of_another_kind_replaces_the_old_one():
         ({"settings": ("common=5", "dim=3")}, "'common' holds no keys"),
         ({"settings": ("variants.nope=null",)}, "no variant 'nope' to leave out; known: bce, ce"),
         ({"settings": ("variants.bc=null",)}, "no variant 'bc' to leave out; did you mean 'bce'?"),
-        ({"settings": ("variants.ce=null",)}, "control 'ce' is no variant"),
+        ({"settings": ("variants.ce=null",)}, "control 'ce' is not a variant"),
     ],
 )
 def test_what_can_not_be_used_is_refused_in_one_line(study_file, changes, message):

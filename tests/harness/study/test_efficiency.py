@@ -111,7 +111,7 @@ class TestCommand:
             (("--set", "repeat=1"), "unknown key 'repeat'"),
             (("--set", "dims=6"), "variant 'interleaved': dim (6) must be an even multiple of heads"),
             (("--set", "dim=8"), "'dim' is what 'dims' lists"),
-            (("--set", "control=attn-mpv"), "control 'attn-mpv' is no variant; did you mean 'attn-mvp'"),
+            (("--set", "control=attn-mpv"), "control 'attn-mpv' is not a variant; did you mean 'attn-mvp'"),
             (("--set", "variants.x.model=attn-mpv"), "unknown model 'attn-mpv'; did you mean 'attn-mvp'"),
             (("--set", "variants.x.model=sasrec"), "variant 'x': model 'sasrec' can't be measured here"),
             (("--seeds", "2"), "no seeds and no data sets"),

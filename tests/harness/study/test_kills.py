@@ -39,6 +39,7 @@ from harness.study.folder import RunFolder
 from harness.study.progress import Display
 from harness.study.runner import Settings, prepare, run_study
 from harness.study.worker import work
+from tests.forks import Fork
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="forks and their orphans, as Linux has them"
@@ -123,21 +124,16 @@ class Forked(Executor):
 
 class Child(Worker):
     def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.code: int | None = None
+        self.fork = Fork(pid)
 
     def exit_code(self) -> int | None:
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code
+        return self.fork.poll()
 
     def stop(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
+        self.fork.terminate()
 
     def end(self) -> None:
-        while self.exit_code() is None:
-            select.select([], [], [], 0.005)
+        self.fork.wait()
 
 
 def end(work: Any, steps: Steps, count: str) -> NoReturn:
